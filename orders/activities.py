@@ -1,0 +1,197 @@
+"""The bridge between the workflows and the services: each activity calls one service, and no more.
+
+An error that no retry can mend is raised as non-retryable; every failed attempt leaves its audit row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from django.conf import settings
+from django.core.mail import EmailMessage
+from django.utils import timezone
+from temporalio.exceptions import ApplicationError
+
+from orders.carriers.base import CarrierMisconfigured, CarrierRefused
+from orders.models import SagaStep
+from orders.services import ending, mails, steps
+from orders.services.audit import Done, StepRef, StepRefused, once_with_call, write_failure
+from orders.workflows.types import (
+    Alert,
+    FailedUndo,
+    MailInput,
+    RetryInput,
+    RollbackStart,
+    SagaEnd,
+    SagaResult,
+    StepInput,
+    StepResult,
+)
+from payments.gateways.base import GatewayMisconfigured, GatewayRefused, GatewayUnavailable
+from shop.kernel.activities import orm_activity
+
+PERMANENT = (
+    StepRefused,
+    GatewayRefused,
+    GatewayMisconfigured,
+    CarrierRefused,
+    CarrierMisconfigured,
+    mails.MailRefused,
+)
+
+
+def _ref(step: StepInput) -> StepRef:
+    return StepRef(step.order_number, step.attempt, step.step, step.rollback_run)
+
+
+def _audited(step: StepInput, do: Callable[[StepRef], SagaStep]) -> SagaStep:
+    started_at = timezone.now()
+    try:
+        return do(_ref(step))
+    except Exception as error:
+        write_failure(_ref(step), str(error) or type(error).__name__, started_at)
+        raise _for_the_engine(error) from error
+
+
+def _for_the_engine(error: Exception) -> Exception:
+    """The error with what the engine should do about it."""
+    if isinstance(error, PERMANENT):
+        return ApplicationError(str(error), type=type(error).__name__, non_retryable=True)
+    if isinstance(error, GatewayUnavailable) and error.retry_after:
+        pause = timedelta(seconds=min(error.retry_after, 300))
+        return ApplicationError(str(error), type=type(error).__name__, next_retry_delay=pause)
+    return error
+
+
+def _result(row: SagaStep) -> StepResult:
+    return StepResult(outcome=row.outcome, reference=row.reference)
+
+
+@orm_activity
+def reserve_inventory(step: StepInput) -> StepResult:
+    return _result(_audited(step, steps.reserve_inventory))
+
+
+@orm_activity
+def release_inventory(step: StepInput) -> StepResult:
+    return _result(_audited(step, steps.release_inventory))
+
+
+@orm_activity
+def create_payment_hold(step: StepInput) -> StepResult:
+    wanted = datetime.fromisoformat(step.deadline)
+    holds: list[datetime] = []
+
+    def do(ref: StepRef) -> SagaStep:
+        row, deadline = steps.create_payment_hold(ref, wanted)
+        holds.append(deadline)
+        return row
+
+    row = _audited(step, do)
+    return StepResult(outcome=row.outcome, reference=row.reference, deadline=holds[0].isoformat())
+
+
+@orm_activity
+def release_payment_hold(step: StepInput) -> StepResult:
+    return _result(_audited(step, steps.release_payment_hold))
+
+
+@orm_activity
+def capture_payment(step: StepInput) -> StepResult:
+    return _result(_audited(step, steps.capture_payment))
+
+
+@orm_activity
+def refund_payment(step: StepInput) -> StepResult:
+    return _result(_audited(step, steps.refund_payment))
+
+
+@orm_activity
+def schedule_shipping(step: StepInput) -> StepResult:
+    return _result(_audited(step, steps.schedule_shipping))
+
+
+@orm_activity
+def cancel_shipping(step: StepInput) -> StepResult:
+    return _result(_audited(step, steps.cancel_shipping))
+
+
+@orm_activity
+def send_confirmation_email(step: StepInput) -> StepResult:
+    def do(ref: StepRef) -> SagaStep:
+        return once_with_call(
+            ref,
+            lambda saga: mails.send(ref.order_number, ref.attempt, "confirmed"),
+            lambda saga, mail: Done(reference=mail.message_id),
+        )
+
+    return _result(_audited(step, do))
+
+
+@orm_activity
+def check_payment_status(step: StepInput) -> str:
+    try:
+        return steps.check_payment(step.order_number, step.attempt)
+    except Exception as error:
+        raise _for_the_engine(error) from error
+
+
+@orm_activity
+def send_order_email(mail: MailInput) -> str:
+    try:
+        return mails.send(mail.order_number, mail.attempt, mail.kind).state
+    except Exception as error:
+        raise _for_the_engine(error) from error
+
+
+@orm_activity
+def begin_rollback(start: RollbackStart) -> SagaResult | None:
+    return ending.begin_rollback(start)
+
+
+@orm_activity
+def finish_saga(end: SagaEnd) -> list[str]:
+    return ending.finish_saga(end)
+
+
+@orm_activity
+def write_to_dlq(failed: FailedUndo) -> int:
+    return ending.write_dead_letter(failed).pk
+
+
+@orm_activity
+def resolve_dead_letter(retry: RetryInput) -> list[str]:
+    return ending.resolve_dead_letter(retry.dead_letter, retry.actor, "The retried undo succeeded.")
+
+
+@orm_activity
+def send_alert_to_ops(alert: Alert) -> None:
+    """By mail. It may come twice (the engine retries); the Message-ID lets a mailbox drop the second."""
+    url = f"{settings.SITE_URL}/admin/orders/order/?q={alert.order_number}"
+    EmailMessage(
+        f"[Vorkasse] {alert.order_number}: {alert.subject}",
+        f"{alert.text}\n\n{url}\n",
+        to=settings.OPS_ALERT_EMAILS,
+        headers={"Message-ID": f"<{alert.key.replace('/', '.').replace(' ', '-')}@vorkasse>"},
+    ).send()
+
+
+ALL = [
+    reserve_inventory,
+    release_inventory,
+    create_payment_hold,
+    release_payment_hold,
+    capture_payment,
+    refund_payment,
+    schedule_shipping,
+    cancel_shipping,
+    send_confirmation_email,
+    check_payment_status,
+    send_order_email,
+    begin_rollback,
+    finish_saga,
+    write_to_dlq,
+    resolve_dead_letter,
+    send_alert_to_ops,
+]

@@ -1,0 +1,46 @@
+"""What people did to an order, and why."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import pgtrigger
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+
+class OrderEvent(models.Model):
+    """One thing a person or the shop's frontend did. Append-only.
+
+    `message` is the outbox message that carries it to the engine, so a screen can say queued or delivered.
+    """
+
+    class Kind(models.TextChoices):
+        PLACED = "placed", _("order placed")
+        START = "start", _("saga start asked for")
+        CANCEL = "cancel", _("cancellation asked for")
+        CONFIRM = "confirm", _("payment confirmed by hand")
+        EXTEND = "extend", _("deadline extended")
+        RETRY = "retry", _("dead letter retried")
+        TRACKING = "tracking", _("tracking number entered")
+        NOTE = "note", _("note")
+        LATE = "late", _("came too late")
+
+    order = models.ForeignKey("orders.Order", models.PROTECT, related_name="events")
+    kind = models.CharField(_("kind"), max_length=20, choices=Kind)
+    actor = models.CharField(_("actor"), max_length=150)
+    reason = models.TextField(_("reason"), blank=True, default="")
+    data = models.JSONField(_("details"), default=dict, blank=True)
+    message = models.ForeignKey("kernel.OutboxMessage", models.PROTECT, null=True, blank=True)
+    at = models.DateTimeField(_("at"), auto_now_add=True)
+
+    class Meta:
+        verbose_name = _("order event")
+        verbose_name_plural = _("order events")
+        ordering: ClassVar = ["id"]
+        triggers: ClassVar = [
+            pgtrigger.Protect(name="append_only", operation=pgtrigger.Update | pgtrigger.Delete)
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.get_kind_display()} ({self.actor})"

@@ -1,0 +1,133 @@
+"""An order: who, what, where to, and how it is paid. What happens to it is its saga's matter."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, ClassVar
+
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+from shop.kernel.money import Money
+
+if TYPE_CHECKING:
+    from orders.models.saga import Saga
+
+
+class Order(models.Model):
+    """A customer's order. Amounts are gross and in minor units of `currency`."""
+
+    class Status(models.TextChoices):
+        PLACED = "placed", _("placed")
+        AWAITING_PAYMENT = "awaiting_payment", _("awaiting payment")
+        PAID = "paid", _("paid")
+        SHIPPED = "shipped", _("shipped")
+        COMPLETED = "completed", _("completed")
+        ROLLING_BACK = "rolling_back", _("rolling back")
+        CANCELLED = "cancelled", _("cancelled")
+        COMPENSATION_FAILED = "compensation_failed", _("rollback failed")
+
+    number = models.CharField(_("number"), max_length=20, unique=True, editable=False)
+    status = models.CharField(
+        _("status"), max_length=20, choices=Status, default=Status.PLACED, editable=False
+    )
+    customer_name = models.CharField(_("customer"), max_length=200)
+    customer_email = models.EmailField(_("e-mail"))
+    shipping_name = models.CharField(_("name"), max_length=200)
+    shipping_street = models.CharField(_("street"), max_length=200)
+    shipping_postal_code = models.CharField(_("postal code"), max_length=20)
+    shipping_city = models.CharField(_("city"), max_length=100)
+    shipping_country = models.CharField(_("country"), max_length=2, help_text=_("ISO 3166 code, such as DE."))
+    # Empty: the same as the shipping address.
+    billing_name = models.CharField(_("name"), max_length=200, blank=True, default="")
+    billing_street = models.CharField(_("street"), max_length=200, blank=True, default="")
+    billing_postal_code = models.CharField(_("postal code"), max_length=20, blank=True, default="")
+    billing_city = models.CharField(_("city"), max_length=100, blank=True, default="")
+    billing_country = models.CharField(_("country"), max_length=2, blank=True, default="")
+    currency = models.CharField(_("currency"), max_length=3)
+    shipping_cost = models.BigIntegerField(_("shipping cost"), default=0)
+    discount = models.BigIntegerField(_("discount"), default=0)
+    total = models.BigIntegerField(_("total"), editable=False)
+    payment_method = models.CharField(_("payment method"), max_length=30)
+    carrier = models.CharField(_("carrier"), max_length=30)
+    payment_window = models.DurationField(_("payment window"), default=timedelta(days=14))
+    notes = models.TextField(_("notes"), blank=True, default="")
+    placed_by = models.CharField(_("placed by"), max_length=150, blank=True, default="", editable=False)
+    # The shop's frontend retries with the same key; the digest of the body tells a retry from a mistake.
+    api_idempotency_key = models.CharField(max_length=200, unique=True, null=True, blank=True, editable=False)
+    api_body_digest = models.CharField(max_length=64, blank=True, default="", editable=False)
+    created_at = models.DateTimeField(_("placed"), auto_now_add=True)
+
+    class Meta:
+        verbose_name = _("order")
+        verbose_name_plural = _("orders")
+        ordering: ClassVar = ["-id"]
+        permissions: ClassVar = [
+            ("start_saga", "Can start an order's saga"),
+            ("cancel_saga", "Can cancel an order's saga"),
+            ("confirm_payment", "Can confirm an order's payment by hand"),
+            ("extend_deadline", "Can extend an order's payment deadline"),
+        ]
+        indexes: ClassVar = [
+            models.Index(fields=["status", "-id"], name="order_by_status"),
+            models.Index(fields=["customer_email"], name="order_by_email"),
+        ]
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                condition=Q(total__gte=0, shipping_cost__gte=0, discount__gte=0),
+                name="order_amounts_not_negative",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.number
+
+    @property
+    def total_money(self) -> Money:
+        return Money(self.total, self.currency)
+
+    @property
+    def workflow_id(self) -> str:
+        return f"order-saga-{self.number}"
+
+    @property
+    def saga(self) -> Saga | None:
+        """The latest attempt, if any."""
+        return self.sagas.order_by("-attempt").first()
+
+    @property
+    def received(self) -> Money:
+        """What has come in for the attempt that counts: the latest one."""
+        saga = self.saga
+        amount = saga.payment.totals().received if saga and saga.payment else 0
+        return Money(amount, self.currency)
+
+
+class OrderLine(models.Model):
+    """What was ordered, at the price and tax of that day."""
+
+    order = models.ForeignKey(Order, models.CASCADE, related_name="lines")
+    product = models.ForeignKey("orders.Product", models.PROTECT, verbose_name=_("product"))
+    sku = models.CharField(_("SKU"), max_length=40, editable=False)
+    name = models.CharField(_("name"), max_length=200, editable=False)
+    quantity = models.PositiveIntegerField(_("quantity"), default=1)
+    unit_price = models.BigIntegerField(_("unit price"), editable=False)
+    tax_rate = models.PositiveIntegerField(_("tax rate"), editable=False)
+
+    class Meta:
+        verbose_name = _("line")
+        verbose_name_plural = _("lines")
+        ordering: ClassVar = ["id"]
+        indexes: ClassVar = [models.Index(fields=["sku"], name="order_line_by_sku")]
+        constraints: ClassVar = [
+            models.CheckConstraint(condition=Q(quantity__gt=0), name="order_line_quantity_positive"),
+            models.CheckConstraint(condition=Q(unit_price__gte=0), name="order_line_price_not_negative"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.quantity} × {self.name}"
+
+    @property
+    def amount(self) -> int:
+        return self.quantity * self.unit_price

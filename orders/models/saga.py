@@ -1,0 +1,150 @@
+"""A saga as the database knows it: its state, its append-only audit rows, and what could not be undone."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import pgtrigger
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+
+class Saga(models.Model):
+    """One attempt to bring an order to its end. The workflow decides; this row is what people read."""
+
+    class Status(models.TextChoices):
+        PENDING = "pending", _("pending")
+        RUNNING = "running", _("running")
+        WAITING = "waiting", _("waiting for payment")
+        COMPENSATING = "compensating", _("rolling back")
+        COMPLETED = "completed", _("completed")
+        CANCELLED = "cancelled", _("cancelled")
+        COMPENSATION_FAILED = "compensation_failed", _("rollback failed")
+
+    FINAL: ClassVar = (Status.COMPLETED, Status.CANCELLED, Status.COMPENSATION_FAILED)
+
+    order = models.ForeignKey("orders.Order", models.PROTECT, related_name="sagas")
+    attempt = models.PositiveIntegerField(_("attempt"))
+    status = models.CharField(_("status"), max_length=20, choices=Status, default=Status.PENDING)
+    payment = models.OneToOneField(
+        "payments.Payment", models.PROTECT, null=True, blank=True, related_name="saga"
+    )
+    deadline = models.DateTimeField(_("payment deadline"), null=True, blank=True, db_index=True)
+    reason = models.TextField(_("reason"), blank=True, default="")
+    rollback_run = models.CharField(_("rollback run"), max_length=36, blank=True, default="")
+    result = models.JSONField(_("result"), null=True, blank=True)
+    created_at = models.DateTimeField(_("started"), auto_now_add=True)
+    ended_at = models.DateTimeField(_("ended"), null=True, blank=True)
+
+    class Meta:
+        verbose_name = _("saga")
+        verbose_name_plural = _("sagas")
+        ordering: ClassVar = ["-id"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["order", "attempt"], name="saga_attempt_once"),
+            models.UniqueConstraint(
+                fields=["order"],
+                condition=~Q(status__in=["completed", "cancelled", "compensation_failed"]),
+                name="one_open_saga_per_order",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.order_id}/{self.attempt}"
+
+    @property
+    def is_final(self) -> bool:
+        return self.status in self.FINAL
+
+    def key(self, step: str) -> str:
+        """The idempotency key of a step: the same for every retry, replay and worker of this attempt."""
+        return f"{self.order.number}/{self.attempt}/{step}"
+
+
+class SagaStep(models.Model):
+    """The audit row of one attempt at a step or its undo, written in the transaction of its effect.
+
+    Append-only: the database refuses UPDATE and DELETE. All rows of one rollback share `rollback_run`.
+    """
+
+    class Kind(models.TextChoices):
+        ACTION = "action", _("action")
+        COMPENSATION = "compensation", _("compensation")
+
+    class Outcome(models.TextChoices):
+        SUCCEEDED = "succeeded", _("succeeded")
+        FAILED = "failed", _("failed")
+        SKIPPED = "skipped", _("skipped")
+
+    saga = models.ForeignKey(Saga, models.PROTECT, related_name="steps")
+    step = models.CharField(_("step"), max_length=30)
+    kind = models.CharField(_("kind"), max_length=15, choices=Kind)
+    outcome = models.CharField(_("outcome"), max_length=10, choices=Outcome)
+    attempt = models.PositiveIntegerField(_("attempt"))
+    reference = models.CharField(_("reference"), max_length=160, blank=True, default="")
+    idempotency_key = models.CharField(_("idempotency key"), max_length=120)
+    error = models.TextField(_("error"), blank=True, default="")
+    actor = models.CharField(_("actor"), max_length=150)
+    rollback_run = models.CharField(_("rollback run"), max_length=36, blank=True, default="")
+    started_at = models.DateTimeField(_("started"))
+    at = models.DateTimeField(_("at"), auto_now_add=True)
+
+    class Meta:
+        verbose_name = _("audit row")
+        verbose_name_plural = _("audit rows")
+        ordering: ClassVar = ["id"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["saga", "step", "kind"],
+                condition=~Q(outcome="failed"),
+                name="saga_step_done_once",
+            ),
+            models.UniqueConstraint(
+                fields=["saga", "step", "kind", "attempt"], name="saga_step_attempt_once"
+            ),
+        ]
+        triggers: ClassVar = [
+            pgtrigger.Protect(name="append_only", operation=pgtrigger.Update | pgtrigger.Delete)
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.step} {self.kind} {self.outcome}"
+
+
+class DeadLetter(models.Model):
+    """An undo that failed for good: what was to be undone, and all that is needed to try it again."""
+
+    class State(models.TextChoices):
+        OPEN = "open", _("open")
+        RETRYING = "retrying", _("being retried")
+        RESOLVED = "resolved", _("resolved")
+
+    saga = models.ForeignKey(Saga, models.PROTECT, related_name="dead_letters")
+    step = models.CharField(_("step"), max_length=30)
+    idempotency_key = models.CharField(_("idempotency key"), max_length=120)
+    rollback_run = models.CharField(_("rollback run"), max_length=36)
+    error_type = models.CharField(_("error type"), max_length=100, blank=True, default="")
+    error = models.TextField(_("error"))
+    attempts = models.PositiveIntegerField(_("attempts"), default=0)
+    amount = models.BigIntegerField(_("amount at stake"), default=0)
+    currency = models.CharField(_("currency"), max_length=3)
+    reference = models.CharField(_("reference"), max_length=160, blank=True, default="")
+    state = models.CharField(_("state"), max_length=10, choices=State, default=State.OPEN)
+    retries = models.PositiveIntegerField(_("retries"), default=0)
+    created_at = models.DateTimeField(_("arrived"), auto_now_add=True)
+    resolved_at = models.DateTimeField(_("resolved"), null=True, blank=True)
+    resolved_by = models.CharField(_("resolved by"), max_length=150, blank=True, default="")
+    resolution = models.TextField(_("resolution"), blank=True, default="")
+
+    class Meta:
+        verbose_name = _("dead letter")
+        verbose_name_plural = _("dead letters")
+        ordering: ClassVar = ["-id"]
+        permissions: ClassVar = [("retry_deadletter", "Can retry a dead letter")]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["saga", "step"], name="dead_letter_once_per_step"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.step} of {self.saga_id}"

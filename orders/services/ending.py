@@ -1,0 +1,190 @@
+"""How a saga ends: the rollback's beginning, the result, and the dead letters that a rollback may leave."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from django.db import transaction
+from django.utils import timezone
+
+from orders.carriers import carrier
+from orders.models import DeadLetter, Mail, Order, OrderEvent, Saga, SagaStep
+from orders.services import mails
+from orders.services.audit import lock_saga
+from orders.services.lifecycle import Acted, ActionRefused
+from orders.services.status import move_order, move_saga
+from orders.workflows.types import (
+    TASK_QUEUE,
+    FailedUndo,
+    RetryInput,
+    RollbackStart,
+    SagaEnd,
+    SagaResult,
+    Status,
+    Step,
+)
+from payments.gateways import gateway
+from payments.models import ReviewItem
+from shop.kernel import outbox
+
+S = Saga.Status
+State = DeadLetter.State
+
+
+@transaction.atomic
+def begin_rollback(start: RollbackStart) -> SagaResult | None:
+    """Give the saga up. Returns its result if it had ended a moment before: then nothing is undone."""
+    saga = lock_saga(start.order_number, start.attempt)
+    if saga.is_final:
+        if saga.status == S.COMPLETED:
+            _late(saga.order, start.actor, f"“{start.reason}” came too late: the order was completed.")
+        return SagaResult(**saga.result)
+    move_saga(saga, S.COMPENSATING, reason=start.reason, rollback_run=start.rollback_run)
+    move_order(saga.order, Order.Status.ROLLING_BACK)
+    return None
+
+
+@transaction.atomic
+def finish_saga(end: SagaEnd) -> list[str]:
+    """Write the result down; returns the kinds of mail to send. The second call changes nothing."""
+    saga = lock_saga(end.order_number, end.attempt)
+    order = saga.order
+    if not saga.is_final:
+        result = asdict(end.result)
+        if end.result.status == Status.COMPLETED:
+            move_order(order, Order.Status.COMPLETED)
+            if order.events.filter(kind=OrderEvent.Kind.CANCEL, data__attempt=saga.attempt).exists():
+                _late(order, "saga", "The cancellation came too late: the order was completed.")
+        elif end.result.status == Status.CANCELLED:
+            move_order(order, Order.Status.CANCELLED)
+            mails.write(saga, Mail.Kind.CANCELLED)
+            _review_money_left_over(saga)
+        else:
+            move_order(order, Order.Status.COMPENSATION_FAILED)
+        move_saga(saga, end.result.status, result=result)
+    return _mails_to_send(saga)
+
+
+def _mails_to_send(saga: Saga) -> list[str]:
+    kinds = (Mail.Kind.REFUNDED, Mail.Kind.CANCELLED)
+    return list(
+        saga.mails.filter(kind__in=kinds, state=Mail.State.QUEUED)
+        .order_by("id")
+        .values_list("kind", flat=True)
+    )
+
+
+def _late(order: Order, actor: str, text: str) -> None:
+    OrderEvent.objects.create(order=order, kind=OrderEvent.Kind.LATE, actor=actor, reason=text)
+
+
+def _review_money_left_over(saga: Saga) -> None:
+    """Money that staff saw arrive on the bank account does not go back with a void at the provider."""
+    payment = saga.payment
+    if payment is None or payment.totals().captured:
+        return
+    by_hand = sum(e.amount for e in payment.events.all() if e.type == "receipt" and e.source == "staff")
+    if by_hand:
+        ReviewItem.objects.get_or_create(
+            key=f"left-over:{payment.pk}",
+            defaults={
+                "reason": ReviewItem.Reason.LATE,
+                "merchant_reference": saga.order.number,
+                "payment": payment,
+                "amount": by_hand,
+                "currency": payment.currency,
+                "detail": f"The order was cancelled ({saga.reason}), and this money was confirmed by hand for it. "
+                "Pay it back to the customer.",
+            },
+        )
+
+
+# --- dead letters ----------------------------------------------------------------------------------------
+
+
+@transaction.atomic
+def write_dead_letter(failed: FailedUndo) -> DeadLetter:
+    """Keep an undo that failed for good, with all that is needed to try it again. Opens a retried one anew."""
+    saga = lock_saga(failed.order_number, failed.attempt)
+    payment = saga.payment
+    attempts = saga.steps.filter(step=failed.step, kind=SagaStep.Kind.COMPENSATION, outcome="failed")
+    action = saga.steps.filter(step=failed.step, kind=SagaStep.Kind.ACTION, outcome="succeeded").first()
+    money = failed.step in (Step.PAYMENT_HOLD, Step.PAYMENT_CAPTURED)
+    letter, _ = DeadLetter.objects.update_or_create(
+        saga=saga,
+        step=failed.step,
+        defaults={
+            "idempotency_key": f"{failed.order_number}/{failed.attempt}/{failed.step}/undo",
+            "rollback_run": failed.rollback_run,
+            "error": failed.error,
+            "error_type": failed.error_type,
+            "attempts": attempts.count(),
+            "amount": payment.amount if payment and money else 0,
+            "currency": saga.order.currency,
+            "reference": action.reference if action else "",
+            "state": State.OPEN,
+        },
+    )
+    return letter
+
+
+@transaction.atomic
+def retry_dead_letter(pk: int, actor: str, reason: str) -> Acted:
+    """Have the undo tried again, by a workflow of its own, under the same idempotency key."""
+    letter = (
+        DeadLetter.objects.select_for_update(of=("self",)).select_related("saga", "saga__order").get(pk=pk)
+    )
+    if letter.state == State.RETRYING:
+        return Acted("It is being retried already.", repeated=True)
+    if letter.state == State.RESOLVED:
+        raise ActionRefused("It was resolved in the meantime.")
+    saga, order = letter.saga, letter.saga.order
+    letter.state = State.RETRYING
+    letter.retries += 1
+    letter.save(update_fields=["state", "retries"])
+    undo = FailedUndo(
+        order.number, saga.attempt, letter.step, letter.rollback_run, letter.error, letter.error_type
+    )
+    remote = {
+        Step.INVENTORY.value: lambda: False,
+        Step.SHIPPING.value: lambda: carrier(order.carrier).remote,
+    }.get(letter.step, lambda: gateway(order.payment_method).capabilities.remote)()
+    message = outbox.start_workflow(
+        f"dead-letter-{pk}/retry-{letter.retries}",
+        f"dead-letter-{pk}",
+        "CompensationRetryWorkflow",
+        RetryInput(dead_letter=pk, actor=actor, undo=undo, remote=remote),
+        task_queue=TASK_QUEUE,
+        summary=f"{order.number}: undo {letter.step} again",
+        order_number=order.number,
+    )
+    OrderEvent.objects.create(
+        order=order,
+        kind=OrderEvent.Kind.RETRY,
+        actor=actor,
+        reason=reason,
+        message=message,
+        data={"dead_letter": pk, "step": letter.step},
+    )
+    return Acted("The undo is tried again.")
+
+
+@transaction.atomic
+def resolve_dead_letter(pk: int, actor: str, resolution: str) -> list[str]:
+    """Close a dead letter. With the last one of its saga the order is cancelled; returns the mails to send."""
+    letter = DeadLetter.objects.select_related("saga__order").get(pk=pk)
+    saga = lock_saga(letter.saga.order.number, letter.saga.attempt)
+    letter.refresh_from_db(fields=["state"])
+    if letter.state != State.RESOLVED:
+        letter.state = State.RESOLVED
+        letter.resolved_at = timezone.now()
+        letter.resolved_by = actor
+        letter.resolution = resolution
+        letter.save(update_fields=["state", "resolved_at", "resolved_by", "resolution"])
+    left = saga.dead_letters.exclude(state=State.RESOLVED).exists()
+    if not left and saga.status == S.COMPENSATION_FAILED:
+        move_saga(saga, S.CANCELLED)
+        move_order(saga.order, Order.Status.CANCELLED)
+        mails.write(saga, Mail.Kind.CANCELLED)
+        _review_money_left_over(saga)
+    return [] if left else _mails_to_send(saga)

@@ -1,0 +1,334 @@
+"""What people do to an order's saga: start, cancel, confirm the payment, extend the deadline.
+
+Each is one transaction under the saga's lock that writes who did it and why, the effect, and the outbox
+message. Each is idempotent: a double click, a second tab or a stale page changes nothing and says so.
+`why_not_…` tells in a sentence why an action is not possible now; empty means it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from orders.carriers import carrier
+from orders.models import Order, OrderEvent, Saga
+from orders.services.audit import lock_saga
+from orders.services.status import move_order
+from orders.workflows.policies import MAX_EXTENSION, execution_timeout
+from orders.workflows.types import TASK_QUEUE, CancelOrder, ConfirmPayment, ExtendDeadline, SagaInput
+from payments.gateways import gateway
+from payments.gateways.base import EventOutcome, EventType, GatewayEvent
+from payments.services.recording import record
+from shop.kernel import outbox
+from shop.kernel.money import Money
+
+Kind = OrderEvent.Kind
+S = Saga.Status
+
+
+class ActionRefused(Exception):
+    """An action is not possible in the order's present state; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Acted:
+    """What came of an action. `repeated`: it had been done before, and nothing was done again."""
+
+    message: str
+    repeated: bool = False
+
+
+# --- which actions are possible --------------------------------------------------------------------------
+
+
+def why_not_start(order: Order, saga: Saga | None) -> str:
+    if saga is None:
+        return "" if order.status == Order.Status.PLACED else "The order is cancelled."
+    if saga.status == S.CANCELLED:
+        return ""
+    if saga.status == S.COMPLETED:
+        return "The order is completed."
+    if saga.status == S.COMPENSATION_FAILED:
+        return "Its rollback failed: its dead letters have to be resolved first."
+    return f"Its saga is under way ({saga.get_status_display()})."
+
+
+def why_not_cancel(order: Order, saga: Saga | None) -> str:
+    if saga is None:
+        return "" if order.status == Order.Status.PLACED else "The order is cancelled already."
+    match saga.status:
+        case S.COMPLETED:
+            return "The order is completed: paid and shipped."
+        case S.COMPENSATING:
+            return "It is being rolled back already."
+        case S.CANCELLED | S.COMPENSATION_FAILED:
+            return "The order is cancelled already."
+    return ""
+
+
+def why_not_confirm(order: Order, saga: Saga | None) -> str:
+    if saga is None or saga.status == S.PENDING:
+        return "No payment has been opened yet."
+    if saga.status == S.WAITING:
+        return ""
+    if saga.status == S.RUNNING:
+        paid = order.status in (Order.Status.PAID, Order.Status.SHIPPED)
+        return "The payment has been taken already." if paid else "The payment is not open for money now."
+    return f"The order does not wait for money: {order.get_status_display()}."
+
+
+def why_not_extend(order: Order, saga: Saga | None) -> str:
+    if saga is None or saga.status != S.WAITING or saga.deadline is None:
+        return f"The order does not wait for money: {order.get_status_display()}."
+    if latest_deadline(order, saga) <= saga.deadline:
+        return "The deadline cannot be moved any further."
+    return ""
+
+
+def latest_deadline(order: Order, saga: Saga) -> datetime:
+    """How far the deadline may be moved: `MAX_EXTENSION`, and never beyond the authorization."""
+    latest = saga.created_at + order.payment_window + MAX_EXTENSION
+    lapses = saga.payment.authorized_until if saga.payment else None
+    return min(latest, lapses or latest)
+
+
+# --- actions ---------------------------------------------------------------------------------------------
+
+
+@transaction.atomic
+def start(order_number: str, actor: str, reason: str = "", *, attempt: int | None = None) -> Acted:
+    """Start the saga: the first attempt, or a new one after a cancelled one.
+
+    `attempt` is the one that the caller saw would start; a stale page then starts nothing.
+    """
+    order, saga = _locked(order_number)
+    next_attempt = (saga.attempt if saga else 0) + 1
+    if attempt is not None and attempt < next_attempt:
+        return Acted(f"Attempt {attempt} was started before.", repeated=True)
+    _check(why_not_start(order, saga))
+    saga = Saga.objects.create(order=order, attempt=next_attempt)
+    move_order(order, Order.Status.PLACED)
+    message = _queue_start(saga, f"{order.workflow_id}/{next_attempt}/start")
+    _event(order, Kind.START, actor, reason, message, attempt=next_attempt)
+    return Acted("The saga starts.")
+
+
+@transaction.atomic
+def cancel(order_number: str, actor: str, reason: str) -> Acted:
+    """Cancel the order: its saga rolls back everything it has done."""
+    if not reason.strip():
+        raise ActionRefused("Say why the order is cancelled.")
+    order, saga = _locked(order_number)
+    if saga is None and order.status == Order.Status.PLACED:
+        move_order(order, Order.Status.CANCELLED)
+        _event(order, Kind.CANCEL, actor, reason, None)
+        return Acted("The order is cancelled; there was nothing to roll back.")
+    _check(why_not_cancel(order, saga))
+    assert saga is not None
+    if order.events.filter(kind=Kind.CANCEL, data__attempt=saga.attempt).exists():
+        return Acted("The cancellation was asked for before and is on its way.", repeated=True)
+    message_id = f"{order.workflow_id}/{saga.attempt}/cancel"
+    message = outbox.signal_workflow(
+        message_id, order.workflow_id, "cancel_order", CancelOrder(message_id, saga.attempt, reason, actor)
+    )
+    _event(order, Kind.CANCEL, actor, reason, message, attempt=saga.attempt)
+    return Acted("The cancellation is on its way.")
+
+
+@transaction.atomic
+def confirm_payment(
+    order_number: str,
+    actor: str,
+    reason: str,
+    *,
+    amount: Money,
+    received_on: date,
+    bank_reference: str = "",
+    form_id: str = "",
+) -> Acted:
+    """Write down money that a person has seen arrive; once it suffices the saga goes on.
+
+    The bank's reference, or else the form that was filled in (`form_id`), tells a repetition from new money.
+    """
+    if not reason.strip():
+        raise ActionRefused("Say how you know that the money has arrived.")
+    if amount.amount <= 0:
+        raise ActionRefused("The amount must be more than zero.")
+    if received_on > timezone.now().date() + timedelta(days=1):
+        raise ActionRefused("The date is in the future.")
+    order, saga = _locked(order_number)
+    if amount.currency != order.currency:
+        raise ActionRefused(f"The order is in {order.currency}, not in {amount.currency}.")
+    receipt = f"{order.number}/bank/{bank_reference.strip()}" if bank_reference.strip() else f"form/{form_id}"
+    if saga and saga.payment and saga.payment.events.filter(psp_reference=receipt).exists():
+        return Acted("This payment was confirmed before; nothing was done again.", repeated=True)
+    _check(why_not_confirm(order, saga))
+    assert saga is not None and saga.payment is not None
+    record(
+        saga.payment,
+        [
+            GatewayEvent(
+                type=EventType.RECEIPT,
+                outcome=EventOutcome.SUCCEEDED,
+                psp_reference=receipt,
+                payment_reference=saga.payment.reference,
+                merchant_reference=order.number,
+                money=amount,
+                occurred_at=datetime.combine(received_on, time(), UTC),
+                detail=reason,
+            )
+        ],
+        source="staff",
+        actor=actor,
+    )
+    received = saga.payment.totals().received
+    message = outbox.find(confirm_message_id(saga))
+    _event(
+        order,
+        Kind.CONFIRM,
+        actor,
+        reason,
+        message,
+        attempt=saga.attempt,
+        amount=amount.amount,
+        currency=amount.currency,
+        received_on=received_on.isoformat(),
+        bank_reference=bank_reference.strip(),
+    )
+    missing = Money(order.total - received, order.currency)
+    if missing.amount > 0:
+        return Acted(f"Written down. {missing.format()} are still missing; the order goes on waiting.")
+    return Acted("The payment is confirmed; the order is captured and shipped now.")
+
+
+@transaction.atomic
+def extend_deadline(order_number: str, actor: str, reason: str, deadline: datetime) -> Acted:
+    """Give the customer until `deadline` to pay."""
+    order, saga = _locked(order_number)
+    if saga is not None and saga.deadline == deadline:
+        return Acted("The deadline is that one already.", repeated=True)
+    if not reason.strip():
+        raise ActionRefused("Say why the deadline is extended.")
+    _check(why_not_extend(order, saga))
+    assert saga is not None and saga.deadline is not None
+    if deadline <= saga.deadline:
+        raise ActionRefused(
+            f"The present deadline is {saga.deadline:%Y-%m-%d %H:%M} UTC; choose a later one."
+        )
+    latest = latest_deadline(order, saga)
+    if deadline > latest:
+        raise ActionRefused(f"The deadline can be {latest:%Y-%m-%d %H:%M} UTC at the latest.")
+    before, saga.deadline = saga.deadline, deadline
+    saga.save(update_fields=["deadline"])
+    message_id = f"{order.workflow_id}/{saga.attempt}/extend/{deadline.isoformat()}"
+    message = outbox.signal_workflow(
+        message_id,
+        order.workflow_id,
+        "extend_deadline",
+        ExtendDeadline(message_id, saga.attempt, deadline.isoformat()),
+    )
+    _event(
+        order,
+        Kind.EXTEND,
+        actor,
+        reason,
+        message,
+        attempt=saga.attempt,
+        before=before.isoformat(),
+        after=deadline.isoformat(),
+    )
+    return Acted(f"The customer has until {deadline:%Y-%m-%d %H:%M} UTC.")
+
+
+def confirm_message_id(saga: Saga) -> str:
+    """One confirmation per attempt, whoever noticed the money."""
+    return f"{saga.order.workflow_id}/{saga.attempt}/confirm"
+
+
+def queue_confirmation(saga: Saga, received: int) -> None:
+    """Tell the saga that its money is there. Called when a receipt is recorded, in its transaction."""
+    message_id = confirm_message_id(saga)
+    outbox.signal_workflow(
+        message_id,
+        saga.order.workflow_id,
+        "confirm_payment",
+        ConfirmPayment(
+            message_id,
+            saga.attempt,
+            received,
+            saga.order.currency,
+            saga.payment.reference if saga.payment else "",
+        ),
+    )
+
+
+@transaction.atomic
+def roll_back_orphan(saga_id: int, reason: str, found_run: str) -> bool:
+    """Roll back a saga whose workflow died without finishing; false if it has ended meanwhile.
+
+    `found_run` names the dead run (its run id, or the message that could not be delivered), so that finding
+    it twice starts one rollback.
+    """
+    number, attempt = Saga.objects.values_list("order__number", "attempt").get(pk=saga_id)
+    saga = lock_saga(number, attempt)
+    if saga.is_final:
+        return False
+    _queue_start(saga, f"{saga.order.workflow_id}/{saga.attempt}/orphan/{found_run}", roll_back_only=reason)
+    return True
+
+
+# --- pieces ----------------------------------------------------------------------------------------------
+
+
+def _locked(order_number: str) -> tuple[Order, Saga | None]:
+    try:
+        order = Order.objects.select_for_update().get(number=order_number)
+    except Order.DoesNotExist:
+        raise ActionRefused(f"There is no order {order_number}.") from None
+    saga = order.sagas.select_related("payment").order_by("-attempt").first()
+    if saga is not None:
+        saga.order = order
+    return order, saga
+
+
+def _check(why_not: str) -> None:
+    if why_not:
+        raise ActionRefused(why_not)
+
+
+def _queue_start(saga: Saga, message_id: str, roll_back_only: str = "") -> object:
+    order = saga.order
+    window = order.payment_window
+    argument = SagaInput(
+        order_number=order.number,
+        attempt=saga.attempt,
+        payment_window_s=int(window.total_seconds()),
+        reminder_before_s=int(min(timedelta(days=3), window / 4).total_seconds()),
+        gateway_remote=gateway(order.payment_method).capabilities.remote,
+        carrier_remote=carrier(order.carrier).remote,
+        roll_back_only=roll_back_only,
+    )
+    return outbox.start_workflow(
+        message_id,
+        order.workflow_id,
+        "OrderSagaWorkflow",
+        argument,
+        task_queue=TASK_QUEUE,
+        execution_timeout=execution_timeout(window),
+        summary=f"{order.number}, attempt {saga.attempt}",
+        order_number=order.number,
+    )
+
+
+def _event(order: Order, kind: str, actor: str, reason: str, message: object, **data: object) -> None:
+    OrderEvent.objects.create(order=order, kind=kind, actor=actor, reason=reason, message=message, data=data)
+
+
+def window_from_settings() -> timedelta:
+    """The payment window of a new order."""
+    window: timedelta = settings.PAYMENT_WINDOW
+    return window

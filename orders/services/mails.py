@@ -1,0 +1,130 @@
+"""Mails to customers: written with the effect they tell of, sent at most once.
+
+SMTP cannot be asked whether it took a mail. So `sending` is committed first; a definite refusal puts the mail
+back to `queued`, and a lost connection in the middle makes it `unknown`, which only a person sends again.
+"""
+
+from __future__ import annotations
+
+import smtplib
+from datetime import timedelta
+from email.utils import parseaddr
+
+from django.conf import settings
+from django.core.mail import EmailMultiAlternatives, get_connection
+from django.db import transaction
+from django.template.loader import render_to_string
+from django.utils import timezone
+
+from orders.models import Mail, Saga
+
+State = Mail.State
+
+
+class MailNotSent(Exception):
+    """The mail server did not take the mail; it may later."""
+
+
+class MailRefused(Exception):
+    """The mail server refused the mail for good, or nobody knows whether it took it."""
+
+
+def write(saga: Saga, kind: str) -> Mail:
+    """The mail of this kind for this saga, rendered now; the one that is there already if it was written."""
+    existing = Mail.objects.filter(saga=saga, kind=kind).first()
+    if existing is not None:
+        return existing
+    order = saga.order
+    context = {
+        "order": order,
+        "saga": saga,
+        "lines": order.lines.all(),
+        "payment": saga.payment,
+        "shipment": getattr(saga, "shipment", None),
+        "shop_name": settings.SHOP_NAME,
+        "total": order.total_money.format(),
+    }
+    subject, _, text = render_to_string(f"mail/{kind}.txt", context).strip().partition("\n")
+    domain = parseaddr(settings.DEFAULT_FROM_EMAIL)[1].rpartition("@")[2] or "localhost"
+    mail, _created = Mail.objects.get_or_create(
+        saga=saga,
+        kind=kind,
+        defaults={
+            "message_id": f"<{order.number}.{saga.attempt}.{kind}@{domain}>",
+            "recipient": order.customer_email,
+            "subject": subject.removeprefix("Subject:").strip(),
+            "text": text.strip() + "\n",
+            "html": render_to_string(f"mail/{kind}.html", context),
+        },
+    )
+    return mail
+
+
+def send(order_number: str, attempt: int, kind: str) -> Mail:
+    """Write the mail if need be, and send it unless that has been done. Raises `MailNotSent`, `MailRefused`."""
+    saga = Saga.objects.select_related("order", "payment").get(order__number=order_number, attempt=attempt)
+    mail = write(saga, kind)
+    if not _take(mail):
+        return mail
+    connection = get_connection(timeout=settings.EMAIL_TIMEOUT)
+    try:
+        connection.open()  # whatever fails here, nothing was sent
+    except (smtplib.SMTPException, OSError) as error:
+        _put_back(mail, f"The mail server cannot be reached: {error}")
+        raise MailNotSent(mail.error) from error
+    message = EmailMultiAlternatives(
+        mail.subject, mail.text, to=[mail.recipient], headers={"Message-ID": mail.message_id}
+    )
+    message.attach_alternative(mail.html, "text/html")
+    try:
+        connection.send_messages([message])
+    except smtplib.SMTPRecipientsRefused as error:
+        code, said = next(iter(error.recipients.values()))
+        _not_sent(mail, code, f"The mail server refused {mail.recipient}: {code} {said!r}", error)
+    except smtplib.SMTPResponseException as error:
+        _not_sent(
+            mail, error.smtp_code, f"The mail server refused: {error.smtp_code} {error.smtp_error!r}", error
+        )
+    except (smtplib.SMTPException, OSError) as error:
+        _end(mail, State.UNKNOWN, f"The connection broke while sending: {error}")
+        raise MailRefused(f"Nobody knows whether the mail server took the mail: {error}") from error
+    finally:
+        connection.close()
+    mail.sent_at = timezone.now()
+    _end(mail, State.SENT, "")
+    return mail
+
+
+@transaction.atomic
+def _take(mail: Mail) -> bool:
+    """Claim the mail for sending; false if that is not ours to do."""
+    row = Mail.objects.select_for_update().get(pk=mail.pk)
+    if row.state == State.SENDING and row.sending_since:
+        if timezone.now() - row.sending_since < timedelta(seconds=2 * settings.EMAIL_TIMEOUT):
+            raise MailNotSent("The mail is being sent by someone else at this moment.")
+        _end(row, State.UNKNOWN, "The sender died in the middle.")
+    mail.state, mail.attempts, mail.error = row.state, row.attempts, row.error
+    if row.state != State.QUEUED:
+        return False
+    mail.state = State.SENDING
+    mail.attempts += 1
+    mail.sending_since = timezone.now()
+    mail.save(update_fields=["state", "attempts", "sending_since"])
+    return True
+
+
+def _not_sent(mail: Mail, code: int, error: str, cause: Exception) -> None:
+    if 500 <= code < 600:
+        _end(mail, State.FAILED, error)
+        raise MailRefused(error) from cause
+    _put_back(mail, error)
+    raise MailNotSent(error) from cause
+
+
+def _put_back(mail: Mail, error: str) -> None:
+    _end(mail, State.QUEUED, error)
+
+
+def _end(mail: Mail, state: str, error: str) -> None:
+    mail.state, mail.error = state, error
+    mail.save(update_fields=["state", "error", "sent_at"])

@@ -1,0 +1,243 @@
+"""Taking an order, from the shop's frontend or from staff. It is checked whole before anything is stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.core.validators import validate_email
+from django.db import IntegrityError, connection, transaction
+
+from orders.carriers import carrier
+from orders.carriers.base import CarrierMisconfigured
+from orders.models import Order, OrderEvent, OrderLine, Product
+from orders.services import lifecycle
+from payments.gateways import gateway
+from payments.gateways.base import GatewayMisconfigured
+from shop.kernel.money import Money, is_currency
+
+MAX_QUANTITY = 10_000
+MAX_LINES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """What is wrong (`message`, a sentence) and where (`field`, a path such as `lines.0.sku`)."""
+
+    field: str
+    message: str
+
+
+class OrderInvalid(Exception):
+    """The order cannot be taken; `errors` names every field that is wrong."""
+
+    def __init__(self, errors: list[FieldError]) -> None:
+        super().__init__(" ".join(f"{e.field}: {e.message}" for e in errors))
+        self.errors = errors
+
+
+class KeyReused(Exception):
+    """An idempotency key came again with another order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    name: str
+    street: str
+    postal_code: str
+    city: str
+    country: str
+
+
+@dataclass(frozen=True, slots=True)
+class LineDraft:
+    """`unit_price`, in minor units, is checked against the catalogue where it is given."""
+
+    sku: str
+    quantity: int
+    unit_price: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OrderDraft:
+    """An order as it comes in. Amounts in minor units; None where the shop's own value holds."""
+
+    customer_name: str
+    customer_email: str
+    shipping: Address
+    lines: list[LineDraft]
+    currency: str
+    payment_method: str
+    billing: Address | None = None
+    total: int | None = None
+    shipping_cost: int | None = None
+    discount: int = 0
+    carrier: str | None = None
+    payment_window: timedelta | None = None
+    notes: str = ""
+
+
+@transaction.atomic
+def place_order(
+    draft: OrderDraft, actor: str, *, idempotency_key: str | None = None, body_digest: str = ""
+) -> tuple[Order, bool]:
+    """The order, and whether it is new. Its saga starts with it, unless `AUTO_START_SAGAS` is off.
+
+    The same `idempotency_key` with the same body gives the order of the first time; with another body it
+    raises `KeyReused`. Raises `OrderInvalid`; nothing is stored then.
+    """
+    if idempotency_key is not None:
+        earlier = _earlier(idempotency_key, body_digest)
+        if earlier is not None:
+            return earlier, False
+    products, total, shipping_cost = _check(draft)
+    try:
+        with transaction.atomic():
+            order = _create(draft, products, total, shipping_cost, actor, idempotency_key, body_digest)
+    except IntegrityError:
+        earlier = _earlier(idempotency_key, body_digest) if idempotency_key is not None else None
+        if earlier is None:
+            raise
+        return earlier, False
+    OrderEvent.objects.create(order=order, kind=OrderEvent.Kind.PLACED, actor=actor)
+    if settings.AUTO_START_SAGAS:
+        lifecycle.start(order.number, "shop", "placed")
+        order.refresh_from_db()
+    return order, True
+
+
+def _earlier(key: str, digest: str) -> Order | None:
+    order = Order.objects.filter(api_idempotency_key=key).first()
+    if order is not None and order.api_body_digest != digest:
+        raise KeyReused(f"This Idempotency-Key was used for order {order.number} with another body.")
+    return order
+
+
+def _create(
+    draft: OrderDraft,
+    products: list[Product],
+    total: int,
+    shipping_cost: int,
+    actor: str,
+    idempotency_key: str | None,
+    body_digest: str,
+) -> Order:
+    addresses = {f"shipping_{field}": getattr(draft.shipping, field) for field in Address.__slots__}
+    if draft.billing is not None:
+        addresses |= {f"billing_{field}": getattr(draft.billing, field) for field in Address.__slots__}
+    order = Order.objects.create(
+        number=_next_number(),
+        customer_name=draft.customer_name,
+        customer_email=draft.customer_email,
+        currency=draft.currency,
+        shipping_cost=shipping_cost,
+        discount=draft.discount,
+        total=total,
+        payment_method=draft.payment_method,
+        carrier=draft.carrier or settings.CARRIER,
+        payment_window=draft.payment_window or settings.PAYMENT_WINDOW,
+        notes=draft.notes,
+        placed_by=actor,
+        api_idempotency_key=idempotency_key,
+        api_body_digest=body_digest,
+        **addresses,
+    )
+    OrderLine.objects.bulk_create(
+        OrderLine(
+            order=order,
+            product=product,
+            sku=product.sku,
+            name=product.name,
+            quantity=line.quantity,
+            unit_price=product.price,
+            tax_rate=product.tax_rate,
+        )
+        for line, product in zip(draft.lines, products, strict=True)
+    )
+    return order
+
+
+def _next_number() -> str:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT nextval('order_number')")
+        return f"ORD-{cursor.fetchone()[0]}"
+
+
+def _check(draft: OrderDraft) -> tuple[list[Product], int, int]:
+    """The lines' products, the total and the shipping cost; raises `OrderInvalid` with everything that is wrong."""
+    errors: list[FieldError] = []
+
+    def wrong(field: str, message: str) -> None:
+        errors.append(FieldError(field, message))
+
+    try:
+        validate_email(draft.customer_email)
+    except ValidationError:
+        wrong("customer.email", f"{draft.customer_email!r} is not an e-mail address.")
+    for prefix, address in (("shipping_address", draft.shipping), ("billing_address", draft.billing)):
+        if address is not None:
+            for field in Address.__slots__:
+                if not getattr(address, field).strip():
+                    wrong(f"{prefix}.{field}", "This is needed.")
+            if address.country and not (
+                len(address.country) == 2 and address.country.isascii() and address.country.isalpha()
+            ):
+                wrong(f"{prefix}.country", f"{address.country!r} is not an ISO 3166 code such as DE.")
+    if not draft.customer_name.strip():
+        wrong("customer.name", "This is needed.")
+    if not is_currency(draft.currency):
+        wrong("currency", f"{draft.currency!r} is not an ISO 4217 currency code.")
+    try:
+        gateway(draft.payment_method)
+    except GatewayMisconfigured as error:
+        wrong("payment_method", str(error))
+    try:
+        carrier(draft.carrier or settings.CARRIER)
+    except CarrierMisconfigured as error:
+        wrong("carrier", str(error))
+    if not 1 <= len(draft.lines) <= MAX_LINES:
+        wrong("lines", f"An order has 1 to {MAX_LINES} lines.")
+        raise OrderInvalid(errors)
+
+    catalogue = {
+        p.sku: p for p in Product.objects.filter(active=True, sku__in={line.sku for line in draft.lines})
+    }
+    products: list[Product] = []
+    goods = 0
+    for i, line in enumerate(draft.lines):
+        if not 1 <= line.quantity <= MAX_QUANTITY:
+            wrong(f"lines.{i}.quantity", f"{line.quantity} is not a quantity from 1 to {MAX_QUANTITY}.")
+        product = catalogue.get(line.sku)
+        if product is None:
+            wrong(f"lines.{i}.sku", f"There is no product {line.sku!r} for sale.")
+            continue
+        products.append(product)
+        goods += product.price * line.quantity
+        if product.currency != draft.currency:
+            wrong(
+                f"lines.{i}.sku",
+                f"{line.sku} is sold in {product.currency}; the order is in {draft.currency}.",
+            )
+        if line.unit_price is not None and line.unit_price != product.price:
+            wrong(
+                f"lines.{i}.unit_price",
+                f"{line.sku} costs {product.price} (minor units of {product.currency}), not {line.unit_price}.",
+            )
+    shipping_cost = settings.SHIPPING_COST if draft.shipping_cost is None else draft.shipping_cost
+    if shipping_cost < 0:
+        wrong("shipping_cost", "The shipping cost is below zero.")
+    if not 0 <= draft.discount <= goods + max(0, shipping_cost):
+        wrong("discount", "The discount is below zero or above the whole order.")
+    total = goods + shipping_cost - draft.discount
+    if not errors and total <= 0:
+        wrong("total", "There is nothing to pay: an order's total must be more than zero.")
+    if not errors and draft.total is not None and draft.total != total:
+        wrong(
+            "total",
+            f"The lines add up to {total} minor units ({Money(total, draft.currency)}), not {draft.total}.",
+        )
+    if errors:
+        raise OrderInvalid(errors)
+    return products, total, shipping_cost

@@ -1,0 +1,194 @@
+"""What goes into the order workflows and comes out of them.
+
+Payloads carry ids, amounts in minor units, codes and ISO 8601 texts (UTC); never customer data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+TASK_QUEUE = "orders"
+
+
+class Step(StrEnum):
+    """The steps of a saga, in their order."""
+
+    INVENTORY = "inventory"
+    PAYMENT_HOLD = "payment_hold"
+    PAYMENT_CAPTURED = "payment_captured"
+    SHIPPING = "shipping"
+    CONFIRMATION = "confirmation"
+
+
+class Status(StrEnum):
+    """How a saga ends."""
+
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+    COMPENSATION_FAILED = "compensation_failed"
+
+
+@dataclass(frozen=True)
+class SagaInput:
+    """One attempt at an order.
+
+    `payment_window_s`, `reminder_before_s`: seconds. `gateway_remote`, `carrier_remote`: whether their calls
+    leave the process. `roll_back_only`: undo whatever an earlier run of this attempt did, for this reason.
+    """
+
+    order_number: str
+    attempt: int
+    payment_window_s: int
+    reminder_before_s: int
+    gateway_remote: bool
+    carrier_remote: bool
+    roll_back_only: str = ""
+
+
+@dataclass(frozen=True)
+class SagaResult:
+    """`order_id` is the order number, `payment_id` the PSP reference, `shipment_id` the carrier's reference.
+
+    `compensated_steps`: those really undone, in the order undone.
+    """
+
+    status: str
+    order_id: str
+    payment_id: str = ""
+    shipment_id: str = ""
+    reason: str = ""
+    compensated_steps: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class StepInput:
+    """Which step of which attempt; `rollback_run` is set for an undo. `deadline` is for the payment hold."""
+
+    order_number: str
+    attempt: int
+    step: str
+    rollback_run: str = ""
+    deadline: str = ""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """`outcome`: succeeded, or skipped where there was nothing to undo. `deadline`: until when money may come."""
+
+    outcome: str
+    reference: str = ""
+    deadline: str = ""
+
+
+@dataclass(frozen=True)
+class RollbackStart:
+    order_number: str
+    attempt: int
+    rollback_run: str
+    reason: str
+    actor: str
+
+
+@dataclass(frozen=True)
+class SagaEnd:
+    """What `finish_saga` writes."""
+
+    order_number: str
+    attempt: int
+    result: SagaResult
+
+
+@dataclass(frozen=True)
+class FailedUndo:
+    """What a dead letter needs to try the undo again."""
+
+    order_number: str
+    attempt: int
+    step: str
+    rollback_run: str
+    error: str
+    error_type: str
+
+
+@dataclass(frozen=True)
+class Alert:
+    """What ops are told. `key` makes a repeated alert the same one."""
+
+    key: str
+    order_number: str
+    subject: str
+    text: str
+
+
+@dataclass(frozen=True)
+class MailInput:
+    order_number: str
+    attempt: int
+    kind: str
+
+
+@dataclass(frozen=True)
+class RetryInput:
+    """A dead letter, and who asked for its retry."""
+
+    dead_letter: int
+    actor: str
+    undo: FailedUndo
+    remote: bool
+
+
+@dataclass(frozen=True)
+class RetryResult:
+    """`cancelled`: this was the order's last dead letter, and the order is cancelled now."""
+
+    resolved: bool
+    cancelled: bool = False
+
+
+# --- signals; `message_id` is the sender's key, `attempt` the saga attempt that is meant -------------------
+
+
+@dataclass(frozen=True)
+class ConfirmPayment:
+    message_id: str
+    attempt: int
+    amount: int = 0
+    currency: str = ""
+    reference: str = ""
+
+
+@dataclass(frozen=True)
+class CancelOrder:
+    message_id: str
+    attempt: int
+    reason: str
+    actor: str
+
+
+@dataclass(frozen=True)
+class ExtendDeadline:
+    """`deadline`: the new one, ISO 8601 in UTC. An earlier one than the present is ignored."""
+
+    message_id: str
+    attempt: int
+    deadline: str
+
+
+@dataclass(frozen=True)
+class PaymentFailed:
+    message_id: str
+    attempt: int
+    detail: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The answer to the `progress` query. `deadline` is ISO 8601 in UTC, empty before the wait."""
+
+    stage: str
+    deadline: str
+    payment_confirmed: bool
+    to_undo: list[str]
+    compensated_steps: list[str]
+    cancel_reason: str

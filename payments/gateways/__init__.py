@@ -1,0 +1,24 @@
+"""The gateways that this installation has: a name in settings for each, a module in this package."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from django.conf import settings
+from django.utils.module_loading import import_string
+
+from payments.gateways.base import Gateway, GatewayMisconfigured
+
+
+@cache
+def gateway(name: str) -> Gateway:
+    """The gateway called `name` in `settings.PAYMENT_GATEWAYS`."""
+    try:
+        path = settings.PAYMENT_GATEWAYS[name]
+    except KeyError:
+        known = ", ".join(sorted(settings.PAYMENT_GATEWAYS)) or "none"
+        raise GatewayMisconfigured(
+            f"The payment method “{name}” is not set up here; set up are: {known}.", "unknown_gateway"
+        ) from None
+    made: Gateway = import_string(path)()
+    return made

@@ -1,0 +1,201 @@
+"""What every payment gateway can do, and the words in which it says so.
+
+One protocol for all of them. A call either returns the provider's view of the payment, or raises one of
+three errors, which differ in what may be done next:
+
+- `GatewayUnavailable`: the outcome is **unknown** (timeout, lost answer, 5xx, 429). Call again with the
+  same idempotency key.
+- `GatewayRefused`: the provider said no, and would say no again.
+- `GatewayMisconfigured`: our credentials or settings are wrong; a person has to act.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Protocol
+
+from shop.kernel.money import Money
+
+
+class EventType(StrEnum):
+    """What happened to a payment. The terms are those of payment providers."""
+
+    AUTHORIZATION = "authorization"
+    AUTHORIZATION_ADJUSTMENT = "authorization_adjustment"
+    RECEIPT = "receipt"
+    CAPTURE = "capture"
+    VOID = "void"
+    REFUND = "refund"
+    REFUND_REVERSAL = "refund_reversal"
+    CHARGEBACK = "chargeback"
+
+
+class EventOutcome(StrEnum):
+    REQUESTED = "requested"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+class RemoteStatus(StrEnum):
+    """Where a payment stands at the provider."""
+
+    AUTHORIZED = "authorized"  # open: may be paid, captured, voided
+    PAID = "paid"  # the customer has paid in full; not captured yet
+    CAPTURED = "captured"
+    REFUNDED = "refunded"  # everything captured was refunded
+    VOIDED = "voided"
+    DECLINED = "declined"
+    EXPIRED = "expired"
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayEvent:
+    """One thing that happened at the provider.
+
+    `psp_reference` is the provider's reference of this very event (its capture, refund, receipt …), unique
+    for the gateway and the type; `payment_reference` is that of the authorization that it belongs to.
+    `raw_id` is the provider's id of the message that told us, empty when it came as an answer to a call.
+    """
+
+    type: EventType
+    outcome: EventOutcome
+    psp_reference: str
+    payment_reference: str
+    merchant_reference: str
+    money: Money
+    occurred_at: datetime
+    raw_id: str = ""
+    detail: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON types, for storing."""
+        return {**asdict(self), "occurred_at": self.occurred_at.isoformat()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> GatewayEvent:
+        """The event that `to_json` wrote."""
+        return cls(
+            **{
+                **data,
+                "type": EventType(data["type"]),
+                "outcome": EventOutcome(data["outcome"]),
+                "money": Money(**data["money"]),
+                "occurred_at": datetime.fromisoformat(data["occurred_at"]),
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RemotePayment:
+    """The provider's view of one payment now: totals in minor units of `currency`, and its events so far."""
+
+    payment_reference: str
+    merchant_reference: str
+    currency: str
+    status: RemoteStatus
+    authorized: int
+    received: int
+    captured: int
+    refunded: int
+    voided: int
+    authorized_until: datetime | None
+    events: tuple[GatewayEvent, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayResult:
+    """The answer to a write: the provider's reference of what was done, and the payment after it."""
+
+    reference: str
+    payment: RemotePayment
+
+
+@dataclass(frozen=True, slots=True)
+class ChangesPage:
+    """Events after a cursor, oldest first; `cursor` continues after the last of them."""
+
+    events: tuple[GatewayEvent, ...]
+    cursor: str
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a gateway can do.
+
+    `remote`: its calls leave this process (so they run as normal activities, never inside a transaction).
+    `change_feed`: `changes` works. `partial_capture`, `partial_refund`: amounts below the whole are taken.
+    """
+
+    remote: bool
+    change_feed: bool
+    partial_capture: bool
+    partial_refund: bool
+
+
+class Gateway(Protocol):
+    """A payment provider. Every write takes an idempotency key: the same key and body give the first answer."""
+
+    name: str
+    capabilities: Capabilities
+
+    def authorize(self, merchant_reference: str, money: Money, idempotency_key: str) -> GatewayResult:
+        """Open a payment of `money` for a merchant reference (the order number)."""
+
+    def capture(self, payment_reference: str, money: Money, idempotency_key: str) -> GatewayResult:
+        """Take authorized money. Refused when captured, voided, declined or expired before."""
+
+    def void(self, payment_reference: str, idempotency_key: str) -> GatewayResult:
+        """Release an authorization that was not captured."""
+
+    def refund(self, payment_reference: str, money: Money, idempotency_key: str) -> GatewayResult:
+        """Give captured money back. Refused above what was captured and not yet refunded."""
+
+    def status(self, payment_reference: str) -> RemotePayment:
+        """The payment as the provider sees it now. `GatewayRefused` (code `not_found`) if it knows none."""
+
+    def find(self, idempotency_key: str) -> RemotePayment | None:
+        """The payment opened by `authorize` with this key, or None if that call never took effect.
+
+        Raises `GatewayUnavailable` while that call is still in flight at the provider, so None is final.
+        """
+
+    def changes(self, cursor: str, limit: int = 500) -> ChangesPage:
+        """What happened after `cursor`; the empty cursor starts at the beginning."""
+
+    def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> tuple[GatewayEvent, ...]:
+        """Verify a webhook's signature over the raw body and its timestamp; its events.
+
+        Raises `WebhookRejected` with a sentence when forged, stale or not understood.
+        """
+
+
+class GatewayError(Exception):
+    """A provider did not do what was asked. `code` is the provider's or ours, the message is for people."""
+
+    def __init__(self, message: str, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class GatewayUnavailable(GatewayError):
+    """No answer, or not now: the outcome is unknown. `retry_after` in seconds, where the provider named it."""
+
+    def __init__(self, message: str, code: str = "", retry_after: float | None = None) -> None:
+        super().__init__(message, code)
+        self.retry_after = retry_after
+
+
+class GatewayRefused(GatewayError):
+    """The provider refused for good; asking again changes nothing."""
+
+
+class GatewayMisconfigured(GatewayError):
+    """The provider does not accept our credentials or settings."""
+
+
+class WebhookRejected(GatewayError):
+    """A webhook that is forged, stale, malformed, or for nobody."""

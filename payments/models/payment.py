@@ -1,0 +1,100 @@
+"""A payment and the append-only events that are its books."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import pgtrigger
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+from payments import ledger
+from payments.gateways.base import EventOutcome, EventType
+from shop.kernel.money import Money
+
+
+class Payment(models.Model):
+    """One authorization-to-capture attempt for a merchant reference (the order number).
+
+    Amounts are in minor units. `reference` is the provider's PSP reference, empty until its answer is known.
+    """
+
+    gateway = models.CharField(_("gateway"), max_length=30)
+    merchant_reference = models.CharField(_("merchant reference"), max_length=40, db_index=True)
+    idempotency_key = models.CharField(_("idempotency key"), max_length=120, unique=True)
+    reference = models.CharField(_("PSP reference"), max_length=120, blank=True, default="")
+    amount = models.BigIntegerField(_("amount due"))
+    currency = models.CharField(_("currency"), max_length=3)
+    authorized_until = models.DateTimeField(_("authorized until"), null=True, blank=True)
+    created_at = models.DateTimeField(_("created"), auto_now_add=True)
+
+    class Meta:
+        verbose_name = _("payment")
+        verbose_name_plural = _("payments")
+        ordering: ClassVar = ["-id"]
+        permissions: ClassVar = [("confirm_payment", "Can confirm a payment by hand")]
+        constraints: ClassVar = [
+            models.CheckConstraint(condition=Q(amount__gte=0), name="payment_amount_not_negative"),
+            models.UniqueConstraint(
+                fields=["gateway", "reference"],
+                condition=~Q(reference=""),
+                name="payment_reference_unique_per_gateway",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.gateway} {self.reference or self.merchant_reference}"
+
+    @property
+    def due(self) -> Money:
+        return Money(self.amount, self.currency)
+
+    def totals(self) -> ledger.Totals:
+        """Computed from the events each time; use `prefetch_related("events")` for many."""
+        return ledger.totals(self.events.all())
+
+
+class PaymentEvent(models.Model):
+    """One thing that happened to a payment. Append-only: the database refuses UPDATE and DELETE.
+
+    Unique on (gateway, PSP reference, type), so the same news told twice is written once.
+    """
+
+    payment = models.ForeignKey(Payment, models.PROTECT, related_name="events")
+    gateway = models.CharField(_("gateway"), max_length=30)
+    type = models.CharField(
+        _("type"), max_length=30, choices=[(t.value, t.value.replace("_", " ")) for t in EventType]
+    )
+    outcome = models.CharField(
+        _("outcome"), max_length=10, choices=[(o.value, o.value) for o in EventOutcome]
+    )
+    psp_reference = models.CharField(_("PSP reference"), max_length=160)
+    amount = models.BigIntegerField(_("amount"))
+    currency = models.CharField(_("currency"), max_length=3)
+    occurred_at = models.DateTimeField(_("occurred"))
+    recorded_at = models.DateTimeField(_("recorded"), auto_now_add=True)
+    source = models.CharField(_("source"), max_length=20, help_text=_("call, webhook, check or staff"))
+    raw_id = models.CharField(_("raw id"), max_length=120, blank=True, default="")
+    actor = models.CharField(_("actor"), max_length=150, blank=True, default="")
+    detail = models.TextField(_("detail"), blank=True, default="")
+
+    class Meta:
+        verbose_name = _("payment event")
+        verbose_name_plural = _("payment events")
+        ordering: ClassVar = ["id"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["gateway", "psp_reference", "type"], name="payment_event_told_twice_is_written_once"
+            ),
+        ]
+        triggers: ClassVar = [
+            pgtrigger.Protect(name="append_only", operation=pgtrigger.Update | pgtrigger.Delete)
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.type} {self.outcome} {self.money}"
+
+    @property
+    def money(self) -> Money:
+        return Money(self.amount, self.currency)

@@ -1,0 +1,43 @@
+"""Money that does not fit, waiting for a person. It is never dropped and never guessed."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+
+class ReviewItem(models.Model):
+    """One thing about money that a person has to decide. `key` is what it is about: told twice, written once."""
+
+    class Reason(models.TextChoices):
+        LATE = "late", _("order cancelled or finished")
+        TOO_MUCH = "too_much", _("too much")
+        WRONG_CURRENCY = "wrong_currency", _("wrong currency")
+        UNDELIVERABLE = "undeliverable", _("message to a finished order")
+
+    class State(models.TextChoices):
+        OPEN = "open", _("open")
+        CLOSED = "closed", _("closed")
+
+    key = models.CharField(max_length=200, unique=True)
+    reason = models.CharField(_("reason"), max_length=20, choices=Reason)
+    merchant_reference = models.CharField(_("merchant reference"), max_length=40, db_index=True)
+    payment = models.ForeignKey("payments.Payment", models.PROTECT, null=True, blank=True)
+    amount = models.BigIntegerField(_("amount"), null=True, blank=True)
+    currency = models.CharField(_("currency"), max_length=3, blank=True, default="")
+    detail = models.TextField(_("what happened"))
+    state = models.CharField(_("state"), max_length=10, choices=State, default=State.OPEN)
+    resolution = models.TextField(_("resolution"), blank=True, default="")
+    resolved_by = models.CharField(_("resolved by"), max_length=150, blank=True, default="")
+    created_at = models.DateTimeField(_("created"), auto_now_add=True)
+    resolved_at = models.DateTimeField(_("resolved"), null=True, blank=True)
+
+    class Meta:
+        verbose_name = _("review item")
+        verbose_name_plural = _("review items")
+        ordering: ClassVar = ["-id"]
+
+    def __str__(self) -> str:
+        return f"{self.get_reason_display()}: {self.merchant_reference}"

@@ -1,0 +1,29 @@
+"""Durations as people write them in settings: `14d`, `36h`, `90m`, `20s`, `1d12h`, or ISO 8601 (`P14D`)."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.dateparse import parse_duration as parse_iso_duration
+
+_SHORT = re.compile(
+    r"(?:(?P<weeks>\d+)w)?(?:(?P<days>\d+)d)?(?:(?P<hours>\d+)h)?(?:(?P<minutes>\d+)m)?(?:(?P<seconds>\d+)s)?"
+)
+
+
+def parse_duration(text: str) -> timedelta:
+    """`text` as a positive duration; `ImproperlyConfigured` with a sentence otherwise."""
+    text = text.strip()
+    match = _SHORT.fullmatch(text)
+    duration = None
+    if match and text:
+        duration = timedelta(**{unit: int(n) for unit, n in match.groupdict().items() if n})
+    elif text.startswith("P"):
+        duration = parse_iso_duration(text)
+    if not duration or duration <= timedelta(0):
+        raise ImproperlyConfigured(
+            f"{text!r} is not a duration. Write 14d, 36h, 90m or 20s, or an ISO 8601 duration such as P14D."
+        )
+    return duration

@@ -1,0 +1,180 @@
+"""The outbox: the web process never talks to the engine, so it works while the engine is down.
+
+`start_workflow` and `signal_workflow` write a message in the caller's transaction. `deliver_batch` hands
+queued messages to the engine. Per workflow they go in order: a message waits until the ones before it are
+gone. Many dispatchers may run at once; each takes rows that no other holds (`FOR UPDATE SKIP LOCKED`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import Any
+
+from django.db import connection, transaction
+from django.db.models import Exists, OuterRef
+from django.dispatch import Signal
+from django.utils import timezone
+from temporalio.client import Client
+from temporalio.common import (
+    SearchAttributePair,
+    TypedSearchAttributes,
+    WorkflowIDConflictPolicy,
+    WorkflowIDReusePolicy,
+)
+from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
+
+from shop.kernel.models import OutboxMessage
+from shop.kernel.search_attributes import ORDER_NUMBER, SAGA_STAGE
+
+CHANNEL = "outbox"
+BATCH = 50
+RPC_TIMEOUT = timedelta(seconds=5)
+
+# Sent in the transaction that marks a message undeliverable; receivers make it a review item.
+message_undeliverable = Signal()
+
+
+def start_workflow(
+    message_id: str,
+    workflow_id: str,
+    workflow: str,
+    argument: Any,
+    *,
+    task_queue: str,
+    execution_timeout: timedelta | None = None,
+    summary: str = "",
+    order_number: str = "",
+) -> OutboxMessage:
+    """Queue the start of a workflow. `argument` is a dataclass; a run that is open already is left alone."""
+    options = {
+        "task_queue": task_queue,
+        "execution_timeout_s": execution_timeout.total_seconds() if execution_timeout else None,
+        "summary": summary,
+        "order_number": order_number,
+    }
+    return _queue(message_id, workflow_id, OutboxMessage.Kind.START, workflow, argument, options)
+
+
+def signal_workflow(message_id: str, workflow_id: str, signal: str, argument: Any) -> OutboxMessage:
+    """Queue a signal. `argument` is a dataclass that carries `message_id`."""
+    return _queue(message_id, workflow_id, OutboxMessage.Kind.SIGNAL, signal, argument, {})
+
+
+def _queue(
+    message_id: str, workflow_id: str, kind: str, name: str, argument: Any, options: dict[str, Any]
+) -> OutboxMessage:
+    message, created = OutboxMessage.objects.get_or_create(
+        message_id=message_id,
+        defaults={
+            "workflow_id": workflow_id,
+            "kind": kind,
+            "name": name,
+            "payload": asdict(argument),
+            "options": options,
+        },
+    )
+    if created:
+        with connection.cursor() as cursor:
+            cursor.execute(f"NOTIFY {CHANNEL}")  # delivered to listeners at commit
+    return message
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    state: str
+    error: str = ""
+
+
+def deliver_batch(client: Client, runner: asyncio.Runner) -> int:
+    """Deliver the oldest queued message of up to `BATCH` workflows; how many were delivered or given up.
+
+    The rows stay locked while the engine answers (5 s at most), so that a dispatcher that is killed gives
+    them back at once. Nothing else ever locks them.
+    """
+    with transaction.atomic():
+        earlier = OutboxMessage.objects.filter(
+            workflow_id=OuterRef("workflow_id"), id__lt=OuterRef("id"), state=OutboxMessage.State.QUEUED
+        )
+        messages = list(
+            OutboxMessage.objects.select_for_update(skip_locked=True)
+            .filter(~Exists(earlier), state=OutboxMessage.State.QUEUED, available_at__lte=timezone.now())
+            .order_by("id")[:BATCH]
+        )
+        if not messages:
+            return 0
+        answers = runner.run(_deliver_all(client, messages))
+        for message, answer in zip(messages, answers, strict=True):
+            _write_down(message, answer)
+        return sum(answer.state != OutboxMessage.State.QUEUED for answer in answers)
+
+
+def _write_down(message: OutboxMessage, answer: _Answer) -> None:
+    now = timezone.now()
+    message.state = answer.state
+    message.attempts += 1
+    message.last_error = answer.error
+    if answer.state == OutboxMessage.State.DELIVERED:
+        message.delivered_at = now
+    elif answer.state == OutboxMessage.State.QUEUED:
+        message.available_at = now + timedelta(seconds=min(2 ** min(message.attempts, 10), 15))
+    message.save(update_fields=["state", "attempts", "last_error", "delivered_at", "available_at"])
+    if answer.state == OutboxMessage.State.UNDELIVERABLE:
+        message_undeliverable.send(OutboxMessage, message=message)
+
+
+async def _deliver_all(client: Client, messages: list[OutboxMessage]) -> list[_Answer]:
+    return await asyncio.gather(*(_deliver(client, message) for message in messages))
+
+
+async def _deliver(client: Client, message: OutboxMessage) -> _Answer:
+    try:
+        if message.kind == OutboxMessage.Kind.START:
+            await _start(client, message)
+        else:
+            await client.get_workflow_handle(message.workflow_id).signal(
+                message.name, message.payload, rpc_timeout=RPC_TIMEOUT
+            )
+    except WorkflowAlreadyStartedError:
+        pass
+    except RPCError as error:
+        # Only a signal to a workflow that is gone is hopeless; the rest is an outage or ours to repair.
+        gone = error.status is RPCStatusCode.NOT_FOUND and "namespace" not in error.message.lower()
+        hopeless = gone and message.kind == OutboxMessage.Kind.SIGNAL
+        state = OutboxMessage.State.UNDELIVERABLE if hopeless else OutboxMessage.State.QUEUED
+        return _Answer(state, f"{error.status.name}: {error.message}")
+    except (RuntimeError, OSError) as error:  # the client could not connect at all
+        return _Answer(OutboxMessage.State.QUEUED, f"Temporal cannot be reached: {error}"[:500])
+    return _Answer(OutboxMessage.State.DELIVERED)
+
+
+async def _start(client: Client, message: OutboxMessage) -> None:
+    options = message.options
+    attributes = TypedSearchAttributes(
+        [
+            SearchAttributePair(ORDER_NUMBER, options["order_number"]),
+            SearchAttributePair(SAGA_STAGE, "running"),
+        ]
+        if options["order_number"]
+        else []
+    )
+    timeout = options["execution_timeout_s"]
+    await client.start_workflow(
+        message.name,
+        message.payload,
+        id=message.workflow_id,
+        task_queue=options["task_queue"],
+        execution_timeout=timedelta(seconds=timeout) if timeout else None,
+        id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        search_attributes=attributes,
+        static_summary=options["summary"] or None,
+        rpc_timeout=RPC_TIMEOUT,
+    )
+
+
+def find(message_id: str) -> OutboxMessage | None:
+    """The message with this id, if it was queued."""
+    return OutboxMessage.objects.filter(message_id=message_id).first()

@@ -1,0 +1,55 @@
+"""The engine's client: one per process, made when first needed, for all threads and event loops."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+from django.conf import settings
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
+from temporalio.client import Client
+from temporalio.service import RPCError, RPCStatusCode
+
+from shop.kernel.search_attributes import ORDER_NUMBER, SAGA_STAGE
+
+_lock = threading.Lock()
+_client: Client | None = None
+
+
+def client() -> Client:
+    """The shared client. It connects with its first call, so this returns at once even with no engine there."""
+    global _client
+    with _lock:
+        if _client is None:
+            # Connecting lazily does no I/O, so a loop of its own in a thread of its own is safe anywhere.
+            made: list[Client] = []
+            thread = threading.Thread(target=lambda: made.append(asyncio.run(_connect())))
+            thread.start()
+            thread.join()
+            (_client,) = made
+        return _client
+
+
+async def _connect() -> Client:
+    return await Client.connect(
+        settings.TEMPORAL_ADDRESS,
+        namespace=settings.TEMPORAL_NAMESPACE,
+        api_key=settings.TEMPORAL_API_KEY or None,
+        tls=settings.TEMPORAL_TLS,
+        lazy=True,
+    )
+
+
+async def register_search_attributes(client: Client) -> None:
+    """Make sure that the server knows our search attributes; raises `RPCError` where we may not add them."""
+    keyword = IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD
+    request = AddSearchAttributesRequest(
+        namespace=client.namespace,
+        search_attributes={key.name: keyword for key in (ORDER_NUMBER, SAGA_STAGE)},
+    )
+    try:
+        await client.operator_service.add_search_attributes(request)
+    except RPCError as error:
+        if error.status is not RPCStatusCode.ALREADY_EXISTS:
+            raise

@@ -1,0 +1,190 @@
+"""Configuration: environment variables, read once. The README lists each of them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import environ
+from csp.constants import SELF
+from django.core.exceptions import ImproperlyConfigured
+
+from shop.kernel.durations import parse_duration
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = environ.Env()
+
+DEBUG: bool = env.bool("DEBUG", default=False)
+DATA_DIR = Path(env.str("DATA_DIR", default=str(BASE_DIR / ".data"))).resolve()
+
+PRACTICE_SECRET = "practice-only-secret-key-that-is-public"
+SECRET_KEY: str = env.str("SECRET_KEY", default=PRACTICE_SECRET if DEBUG else "")
+if not DEBUG and (not SECRET_KEY or SECRET_KEY == PRACTICE_SECRET):
+    raise ImproperlyConfigured(
+        "SECRET_KEY is not set. With DEBUG off, set it to a long random text that only this site knows."
+    )
+
+SITE_URL: str = env.str("SITE_URL", default="http://127.0.0.1:8000").rstrip("/")
+ALLOWED_HOSTS: list[str] = env.list("ALLOWED_HOSTS", default=["127.0.0.1", "localhost", "[::1]"])
+CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+
+INSTALLED_APPS = [
+    "shop.kernel",
+    "payments",
+    "orders",
+    "shop.apps.ShopConfig",
+    "shop.apps.StaffAdminConfig",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "servestatic.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "django_htmx",
+    "csp",
+    "ninja",
+    "pgtrigger",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "servestatic.middleware.ServeStaticMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+]
+
+ROOT_URLCONF = "shop.urls"
+ASGI_APPLICATION = "shop.asgi.application"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+# --- storage ---------------------------------------------------------------------------------------------
+
+DATABASES = {
+    "default": env.db_url("DATABASE_URL", default="postgresql://vorkasse@127.0.0.1:5432/vorkasse"),
+}
+DATABASES["default"].setdefault("OPTIONS", {})
+# A pool, because both the worker's threads and the requests of ASGI come and go.
+DATABASES["default"]["OPTIONS"]["pool"] = {"min_size": 0, "max_size": env.int("DATABASE_POOL", default=20)}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# --- people ----------------------------------------------------------------------------------------------
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+]
+LOGIN_URL = "admin:login"
+
+# --- language and time -----------------------------------------------------------------------------------
+
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_TZ = True
+USE_I18N = True
+
+# --- static files and headers ----------------------------------------------------------------------------
+
+STATIC_URL = "/static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+SERVESTATIC_USE_FINDERS = DEBUG
+SERVESTATIC_AUTOREFRESH = DEBUG
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {
+        "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
+        if DEBUG
+        else "servestatic.storage.CompressedManifestStaticFilesStorage"
+    },
+}
+
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [SELF],
+        "img-src": [SELF, "data:"],
+        "object-src": ["'none'"],
+        "base-uri": [SELF],
+        "form-action": [SELF],
+        "frame-ancestors": ["'none'"],
+    }
+}
+X_FRAME_OPTIONS = "DENY"
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SITE_URL.startswith("https://")
+SECURE_SSL_REDIRECT = env.bool("SECURE_SSL_REDIRECT", default=SESSION_COOKIE_SECURE and not DEBUG)
+SECURE_HSTS_SECONDS = env.int("SECURE_HSTS_SECONDS", default=31_536_000 if SESSION_COOKIE_SECURE else 0)
+SECURE_PROXY_SSL_HEADER = (
+    ("HTTP_X_FORWARDED_PROTO", "https") if env.bool("BEHIND_PROXY", default=False) else None
+)
+# An order with 200 lines is about 20 KB.
+DATA_UPLOAD_MAX_MEMORY_SIZE = 1_000_000
+
+# --- the engine ------------------------------------------------------------------------------------------
+
+TEMPORAL_ADDRESS: str = env.str("TEMPORAL_ADDRESS", default="127.0.0.1:7233")
+TEMPORAL_NAMESPACE: str = env.str("TEMPORAL_NAMESPACE", default="default")
+TEMPORAL_API_KEY: str = env.str("TEMPORAL_API_KEY", default="")
+TEMPORAL_TLS: bool = env.bool("TEMPORAL_TLS", default=bool(TEMPORAL_API_KEY))
+TEMPORAL_UI_URL: str = env.str("TEMPORAL_UI_URL", default="").rstrip("/")
+
+# --- the shop --------------------------------------------------------------------------------------------
+
+SHOP_NAME: str = env.str("SHOP_NAME", default="Vorkasse Practice Shop")
+CURRENCY: str = env.str("CURRENCY", default="EUR")
+SHIPPING_COST: int = env.int("SHIPPING_COST", default=0)  # minor units of CURRENCY, added to each order
+PAYMENT_WINDOW: timedelta = parse_duration(env.str("PAYMENT_WINDOW", default="14d"))
+AUTO_START_SAGAS: bool = env.bool("AUTO_START_SAGAS", default=True)
+CARRIER: str = env.str("CARRIER", default="manual")
+CARRIERS = {
+    "manual": "orders.carriers.manual.ManualCarrier",
+    "practice": "orders.carriers.practice.PracticeCarrier",
+}
+
+# --- payments --------------------------------------------------------------------------------------------
+
+PAYMENT_GATEWAYS: dict[str, str] = {}
+SANDBOX_URL: str = env.str("SANDBOX_URL", default="").rstrip("/")
+SANDBOX_API_KEY: str = env.str("SANDBOX_API_KEY", default="")
+SANDBOX_WEBHOOK_SECRETS: list[str] = env.list("SANDBOX_WEBHOOK_SECRETS", default=[])
+if SANDBOX_URL:
+    PAYMENT_GATEWAYS["sandbox"] = "payments.gateways.sandbox.SandboxGateway"
+WEBHOOK_MAX_BYTES = 256 * 1024
+
+# --- mail ------------------------------------------------------------------------------------------------
+
+vars().update(env.email_url("EMAIL_URL", default="consolemail://"))
+EMAIL_TIMEOUT = 20  # seconds; below the activity's own timeout
+DEFAULT_FROM_EMAIL: str = env.str("DEFAULT_FROM_EMAIL", default="shop@localhost")
+SERVER_EMAIL = DEFAULT_FROM_EMAIL
+OPS_ALERT_EMAILS: list[str] = env.list("OPS_ALERT_EMAILS", default=["ops@localhost"])
+
+# --- logs ------------------------------------------------------------------------------------------------
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", default="INFO")},
+    "loggers": {"httpx2": {"level": "WARNING"}, "temporalio": {"level": "WARNING"}},
+}

@@ -1,0 +1,196 @@
+"""The worker: runs the workflows and activities of a task queue, and the outbox dispatcher beside them.
+
+Life of the process: wait for the database and the engine, work, and on the first SIGTERM or SIGINT drain (take
+nothing new, finish what is under way within the grace period). A second signal stops it at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+import uvicorn
+from django.db import OperationalError, connection
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from temporalio.client import Client
+from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig  # noqa: F401
+from temporalio.service import RPCError
+from temporalio.worker import Worker
+
+from orders import activities
+from orders.workflows.compensation_retry import CompensationRetryWorkflow
+from orders.workflows.saga import OrderSagaWorkflow
+from shop.kernel import temporal
+from shop.kernel.dispatcher import Dispatcher
+
+log = logging.getLogger("shop.worker")
+
+WORKFLOWS = {"orders": [OrderSagaWorkflow, CompensationRetryWorkflow], "payment-checks": []}
+ACTIVITIES = {"orders": activities.ALL, "payment-checks": [activities.check_payment_status]}
+QUEUES = tuple(WORKFLOWS)
+GRACE = timedelta(seconds=30)
+# A waiting saga that is not in the cache is replayed from its history when it wakes up.
+CACHED_WORKFLOWS = 4000
+
+
+def build(client: Client, queue: str, executor: ThreadPoolExecutor, concurrency: int) -> Worker:
+    """The Temporal worker of one queue. Tests use it too."""
+    return Worker(
+        client,
+        task_queue=queue,
+        workflows=WORKFLOWS[queue],
+        activities=ACTIVITIES[queue],
+        activity_executor=executor,
+        max_concurrent_activities=concurrency,
+        max_concurrent_local_activities=concurrency,
+        max_cached_workflows=CACHED_WORKFLOWS,
+        graceful_shutdown_timeout=GRACE,
+    )
+
+
+class WorkerProcess:
+    """`manage.py runworker`."""
+
+    def __init__(self, queues: list[str], concurrency: int, health_port: int | None) -> None:
+        self._queues = queues
+        self._concurrency = concurrency
+        self._health_port = health_port
+        self._state = "starting"
+        self._dispatcher: Dispatcher | None = None
+
+    def run(self) -> int:
+        """Work until told to stop; the exit code."""
+        return asyncio.run(self._run())
+
+    async def _run(self) -> int:
+        stop = asyncio.Event()
+        signals = 0
+
+        def on_signal() -> None:
+            nonlocal signals
+            signals += 1
+            if signals > 1:
+                log.warning("Stopped at once; the engine gives what was under way to another worker.")
+                os._exit(1)
+            log.info("Draining: finishing what is under way (at most %d s).", GRACE.total_seconds())
+            stop.set()
+
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, on_signal)
+        async with self._health_server():
+            if not await asyncio.to_thread(_database_answers):
+                return 1
+            client = temporal.client()
+            if not await self._wait_for_engine(client, stop):
+                return 0
+            await self._work(client, stop)
+        return 0
+
+    async def _wait_for_engine(self, client: Client, stop: asyncio.Event) -> bool:
+        """Until Temporal answers; false if told to stop meanwhile."""
+        said = 0.0
+        while not stop.is_set():
+            try:
+                await client.service_client.check_health(timeout=timedelta(seconds=3))
+                await temporal.register_search_attributes(client)
+                return True
+            except (RPCError, RuntimeError, OSError) as error:
+                self._state = "waiting for Temporal"
+                if time.monotonic() - said > 30:
+                    said = time.monotonic()
+                    host = client.service_client.config.target_host
+                    log.warning("Waiting for Temporal at %s: %s", host, str(error)[:200])
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), 1)
+        return False
+
+    async def _work(self, client: Client, stop: asyncio.Event) -> None:
+        executor = ThreadPoolExecutor(self._concurrency, thread_name_prefix="activity")
+        workers = [build(client, queue, executor, self._concurrency) for queue in self._queues]
+        self._dispatcher = Dispatcher(client)
+        self._dispatcher.start()
+        running = [asyncio.create_task(worker.run()) for worker in workers]
+        self._state = "working"
+        log.info("Working on %s, %d at a time.", ", ".join(self._queues), self._concurrency)
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait([*running, stopped], return_when=asyncio.FIRST_COMPLETED)
+        self._state = "draining"
+        self._dispatcher.stop()
+        await asyncio.gather(*(worker.shutdown() for worker in workers))
+        await asyncio.gather(*running)
+        await asyncio.to_thread(self._dispatcher.join, 10)
+        executor.shutdown(wait=False)
+
+    # --- health and metrics ------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def _health_server(self) -> Any:
+        if self._health_port is None:
+            yield
+            return
+        config = uvicorn.Config(
+            self._answer, host="127.0.0.1", port=self._health_port, log_level="warning", lifespan="off"
+        )
+        server = uvicorn.Server(config)
+        server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+        with _no_signal_capture(server):
+            task = asyncio.create_task(server.serve())
+            try:
+                yield
+            finally:
+                server.should_exit = True
+                await task
+
+    async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
+        """`GET /health`: 200 while working, 503 otherwise, with the state in a word. `GET /metrics`."""
+        status, kind, body = 404, "text/plain", b"Not found. There are /health and /metrics.\n"
+        if scope["path"] == "/health":
+            dispatcher = self._dispatcher
+            stuck = dispatcher is not None and time.monotonic() - dispatcher.last_seen > 60
+            state = "the outbox dispatcher is stuck" if stuck else self._state
+            status, body = (200 if state == "working" else 503), f"{state}\n".encode()
+        elif scope["path"] == "/metrics":
+            status, kind, body = 200, CONTENT_TYPE_LATEST, generate_latest()
+        headers = [(b"content-type", kind.encode())]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+@contextlib.contextmanager
+def _no_signal_capture(server: uvicorn.Server) -> Any:
+    """Signals are the worker's, not the health server's."""
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
+    yield
+
+
+def _database_answers() -> bool:
+    try:
+        connection.ensure_connection()
+    except OperationalError as error:
+        print(f"The database does not answer: {str(error).strip()}", file=sys.stderr)
+        print("Set DATABASE_URL to a PostgreSQL that runs, and start the worker again.", file=sys.stderr)
+        return False
+    finally:
+        connection.close()
+    return True
+
+
+def exit_now(code: int) -> None:
+    """Leave without the interpreter's teardown, which crashes now and then after a worker has run."""
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and isinstance(thread, Dispatcher):
+            thread.join(5)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    logging.shutdown()
+    os._exit(code)
