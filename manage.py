@@ -7,6 +7,8 @@ import sys
 
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "shop.settings")
+    if sys.argv[1:2] == ["up"]:
+        os.environ.setdefault("DEBUG", "true")  # what `up` starts on one's own machine is a practice shop
     from django.core.management import execute_from_command_line
 
     execute_from_command_line(sys.argv)

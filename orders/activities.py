@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.conf import settings
 from django.core.mail import EmailMessage
@@ -177,7 +178,7 @@ def send_alert_to_ops(alert: Alert) -> None:
     ).send()
 
 
-ALL = [
+ALL: list[Callable[..., Any]] = [
     reserve_inventory,
     release_inventory,
     create_payment_hold,

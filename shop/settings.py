@@ -84,7 +84,11 @@ DATABASES = {
 }
 DATABASES["default"].setdefault("OPTIONS", {})
 # A pool, because both the worker's threads and the requests of ASGI come and go.
-DATABASES["default"]["OPTIONS"]["pool"] = {"min_size": 0, "max_size": env.int("DATABASE_POOL", default=20)}
+DATABASES["default"]["OPTIONS"]["pool"] = {
+    "min_size": 0,
+    "max_size": env.int("DATABASE_POOL", default=24),
+    "timeout": 10,
+}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # --- people ----------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -22,7 +23,6 @@ import uvicorn
 from django.db import OperationalError, connection
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from temporalio.client import Client
-from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig  # noqa: F401
 from temporalio.service import RPCError
 from temporalio.worker import Worker
 
@@ -34,8 +34,14 @@ from shop.kernel.dispatcher import Dispatcher
 
 log = logging.getLogger("shop.worker")
 
-WORKFLOWS = {"orders": [OrderSagaWorkflow, CompensationRetryWorkflow], "payment-checks": []}
-ACTIVITIES = {"orders": activities.ALL, "payment-checks": [activities.check_payment_status]}
+WORKFLOWS: dict[str, list[type]] = {
+    "orders": [OrderSagaWorkflow, CompensationRetryWorkflow],
+    "payment-checks": [],
+}
+ACTIVITIES: dict[str, list[Callable[..., Any]]] = {
+    "orders": activities.ALL,
+    "payment-checks": [activities.check_payment_status],
+}
 QUEUES = tuple(WORKFLOWS)
 GRACE = timedelta(seconds=30)
 # A waiting saga that is not in the cache is replayed from its history when it wakes up.
@@ -175,13 +181,17 @@ def _no_signal_capture(server: uvicorn.Server) -> Any:
 
 def _database_answers() -> bool:
     try:
-        connection.ensure_connection()
+        temporary = connection.copy()  # outside the pool, which would go on trying
+        temporary.settings_dict["OPTIONS"] = temporary.settings_dict["OPTIONS"] | {
+            "pool": False,
+            "connect_timeout": 5,
+        }
+        temporary.ensure_connection()
+        temporary.close()
     except OperationalError as error:
         print(f"The database does not answer: {str(error).strip()}", file=sys.stderr)
         print("Set DATABASE_URL to a PostgreSQL that runs, and start the worker again.", file=sys.stderr)
         return False
-    finally:
-        connection.close()
     return True
 
 

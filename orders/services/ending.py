@@ -38,7 +38,7 @@ def begin_rollback(start: RollbackStart) -> SagaResult | None:
     if saga.is_final:
         if saga.status == S.COMPLETED:
             _late(saga.order, start.actor, f"“{start.reason}” came too late: the order was completed.")
-        return SagaResult(**saga.result)
+        return SagaResult(**(saga.result or {}))
     move_saga(saga, S.COMPENSATING, reason=start.reason, rollback_run=start.rollback_run)
     move_order(saga.order, Order.Status.ROLLING_BACK)
     return None
@@ -145,10 +145,13 @@ def retry_dead_letter(pk: int, actor: str, reason: str) -> Acted:
     undo = FailedUndo(
         order.number, saga.attempt, letter.step, letter.rollback_run, letter.error, letter.error_type
     )
-    remote = {
-        Step.INVENTORY.value: lambda: False,
-        Step.SHIPPING.value: lambda: carrier(order.carrier).remote,
-    }.get(letter.step, lambda: gateway(order.payment_method).capabilities.remote)()
+    match letter.step:
+        case Step.INVENTORY:
+            remote = False
+        case Step.SHIPPING:
+            remote = carrier(order.carrier).remote
+        case _:
+            remote = gateway(order.payment_method).capabilities.remote
     message = outbox.start_workflow(
         f"dead-letter-{pk}/retry-{letter.retries}",
         f"dead-letter-{pk}",

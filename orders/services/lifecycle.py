@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 
-from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
@@ -24,6 +23,7 @@ from payments.gateways import gateway
 from payments.gateways.base import EventOutcome, EventType, GatewayEvent
 from payments.services.recording import record
 from shop.kernel import outbox
+from shop.kernel.models import OutboxMessage
 from shop.kernel.money import Money
 
 Kind = OrderEvent.Kind
@@ -300,7 +300,7 @@ def _check(why_not: str) -> None:
         raise ActionRefused(why_not)
 
 
-def _queue_start(saga: Saga, message_id: str, roll_back_only: str = "") -> object:
+def _queue_start(saga: Saga, message_id: str, roll_back_only: str = "") -> OutboxMessage:
     order = saga.order
     window = order.payment_window
     argument = SagaInput(
@@ -324,11 +324,7 @@ def _queue_start(saga: Saga, message_id: str, roll_back_only: str = "") -> objec
     )
 
 
-def _event(order: Order, kind: str, actor: str, reason: str, message: object, **data: object) -> None:
+def _event(
+    order: Order, kind: str, actor: str, reason: str, message: OutboxMessage | None, **data: object
+) -> None:
     OrderEvent.objects.create(order=order, kind=kind, actor=actor, reason=reason, message=message, data=data)
-
-
-def window_from_settings() -> timedelta:
-    """The payment window of a new order."""
-    window: timedelta = settings.PAYMENT_WINDOW
-    return window

@@ -6,8 +6,9 @@ its audit row here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 from orders.carriers import carrier
 from orders.carriers.base import CarrierShipment
@@ -28,9 +29,7 @@ from payments.models import Payment
 from payments.services.recording import absorb, intend_refund, open_payment
 from shop.kernel.money import Money
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
+A = TypeVar("A")
 O = Order.Status  # noqa: E741
 S = Saga.Status
 
@@ -267,22 +266,18 @@ def _absorb_undo(saga: Saga, answer: GatewayResult | Done) -> Done:
     return Done(reference=answer.reference)
 
 
-def _gateway_step(
-    ref: StepRef, call: Callable[[Saga], object], effect: Callable[[Saga, object], Done]
-) -> SagaStep:
+def _gateway_step(ref: StepRef, call: Callable[[Saga], A], effect: Callable[[Saga, A], Done]) -> SagaStep:
     method = Order.objects.values_list("payment_method", flat=True).get(number=ref.order_number)
     return _step(ref, gateway(method).capabilities.remote, call, effect)
 
 
-def _carrier_step(
-    ref: StepRef, call: Callable[[Saga], object], effect: Callable[[Saga, object], Done]
-) -> SagaStep:
+def _carrier_step(ref: StepRef, call: Callable[[Saga], A], effect: Callable[[Saga, A], Done]) -> SagaStep:
     name = Order.objects.values_list("carrier", flat=True).get(number=ref.order_number)
     return _step(ref, carrier(name).remote, call, effect)
 
 
 def _step(
-    ref: StepRef, remote: bool, call: Callable[[Saga], object], effect: Callable[[Saga, object], Done]
+    ref: StepRef, remote: bool, call: Callable[[Saga], A], effect: Callable[[Saga, A], Done]
 ) -> SagaStep:
     if remote:
         return once_with_call(ref, call, effect)

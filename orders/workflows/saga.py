@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
@@ -33,6 +34,8 @@ with workflow.unsafe.imports_passed_through():
         StepResult,
     )
     from shop.kernel.search_attributes import SAGA_STAGE
+
+T = TypeVar("T")
 
 # A cancel raises `CancelledError`, which `except Exception` misses. A bare `BaseException` would also catch
 # what cache eviction raises, and act on it.
@@ -104,8 +107,7 @@ class OrderSagaWorkflow:
             if self._cancel is not None:
                 return await self._finish_rollback(self._cancel.reason, self._cancel.actor)
             return await self._finish_rollback(in_words(error), actor="saga")
-        end = self._finish(SagaResult(Status.COMPLETED, **self._ids()))
-        return await until_done(asyncio.create_task(end))
+        return await until_done(asyncio.create_task(self._finish(self._result(Status.COMPLETED))))
 
     # --- the forward way ---------------------------------------------------------------------------------
 
@@ -156,14 +158,16 @@ class OrderSagaWorkflow:
                 self._reminded = True
                 self._mail("reminder")
             until = deadline if self._reminded else remind_at
-            try:
+
+            def something_came(seen: datetime = deadline) -> bool:
+                return self._confirmed or self._failed is not None or self._deadline != seen
+
+            with contextlib.suppress(asyncio.TimeoutError):  # the loop looks at the clock
                 await workflow.wait_condition(
-                    lambda seen=deadline: self._confirmed or self._failed or self._deadline != seen,  # type: ignore[misc]
+                    something_came,
                     timeout=until - now,
                     timeout_summary="payment deadline" if self._reminded else "payment reminder",
                 )
-            except TimeoutError:
-                pass  # the loop looks at the clock
         if self._failed and not self._confirmed:
             raise ApplicationError(self._failed.detail, type="PaymentFailed")
         self._enter("payment confirmed", "running")
@@ -206,7 +210,7 @@ class OrderSagaWorkflow:
         self._enter("rolling back", "compensating")
         run_id = str(workflow.uuid4())
         start = RollbackStart(self._order.order_number, self._order.attempt, run_id, reason, actor)
-        finished = await execute(
+        finished: SagaResult | None = await execute(
             "begin_rollback", start, SagaResult | None, local=True, policy=policies.PATIENT
         )
         if finished is not None:
@@ -218,9 +222,7 @@ class OrderSagaWorkflow:
                 f"rollback/{run_id}", f"Rollback failed: {what}", f"Reason of the rollback: {reason}"
             )
         status = Status.COMPENSATION_FAILED if failed else Status.CANCELLED
-        return await self._finish(
-            SagaResult(status, **self._ids(), reason=reason, compensated_steps=self._undone)
-        )
+        return await self._finish(self._result(status, reason))
 
     async def _undo(self, work: Work, run_id: str) -> bool:
         argument = StepInput(self._order.order_number, self._order.attempt, work.step, rollback_run=run_id)
@@ -266,12 +268,15 @@ class OrderSagaWorkflow:
 
     # --- pieces ------------------------------------------------------------------------------------------
 
-    def _ids(self) -> dict[str, str]:
-        return {
-            "order_id": self._order.order_number,
-            "payment_id": self._payment_id,
-            "shipment_id": self._shipment_id,
-        }
+    def _result(self, status: Status, reason: str = "") -> SagaResult:
+        return SagaResult(
+            status=status,
+            order_id=self._order.order_number,
+            payment_id=self._payment_id,
+            shipment_id=self._shipment_id,
+            reason=reason,
+            compensated_steps=list(self._undone),
+        )
 
     def _leave_if_cancelled(self) -> None:
         if self._cancel is not None:
@@ -366,7 +371,7 @@ async def execute(
     return await workflow.execute_activity(activity, argument, **options)
 
 
-async def until_done(task: asyncio.Task[Any]) -> Any:
+async def until_done(task: asyncio.Task[T]) -> T:
     """The task's result, waited for through any number of cancels: a single shield falls to the second one."""
     while not task.done():
         try:

@@ -7,107 +7,269 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='Payment',
+            name="Payment",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('gateway', models.CharField(max_length=30, verbose_name='gateway')),
-                ('merchant_reference', models.CharField(db_index=True, max_length=40, verbose_name='merchant reference')),
-                ('idempotency_key', models.CharField(max_length=120, unique=True, verbose_name='idempotency key')),
-                ('reference', models.CharField(blank=True, default='', max_length=120, verbose_name='PSP reference')),
-                ('amount', models.BigIntegerField(verbose_name='amount due')),
-                ('currency', models.CharField(max_length=3, verbose_name='currency')),
-                ('authorized_until', models.DateTimeField(blank=True, null=True, verbose_name='authorized until')),
-                ('created_at', models.DateTimeField(auto_now_add=True, verbose_name='created')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("gateway", models.CharField(max_length=30, verbose_name="gateway")),
+                (
+                    "merchant_reference",
+                    models.CharField(db_index=True, max_length=40, verbose_name="merchant reference"),
+                ),
+                (
+                    "idempotency_key",
+                    models.CharField(max_length=120, unique=True, verbose_name="idempotency key"),
+                ),
+                (
+                    "reference",
+                    models.CharField(blank=True, default="", max_length=120, verbose_name="PSP reference"),
+                ),
+                ("amount", models.BigIntegerField(verbose_name="amount due")),
+                ("currency", models.CharField(max_length=3, verbose_name="currency")),
+                (
+                    "authorized_until",
+                    models.DateTimeField(blank=True, null=True, verbose_name="authorized until"),
+                ),
+                ("created_at", models.DateTimeField(auto_now_add=True, verbose_name="created")),
             ],
             options={
-                'verbose_name': 'payment',
-                'verbose_name_plural': 'payments',
-                'ordering': ['-id'],
-                'permissions': [('confirm_payment', 'Can confirm a payment by hand')],
-                'constraints': [models.CheckConstraint(condition=models.Q(('amount__gte', 0)), name='payment_amount_not_negative'), models.UniqueConstraint(condition=models.Q(('reference', ''), _negated=True), fields=('gateway', 'reference'), name='payment_reference_unique_per_gateway')],
+                "verbose_name": "payment",
+                "verbose_name_plural": "payments",
+                "ordering": ["-id"],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(("amount__gte", 0)), name="payment_amount_not_negative"
+                    ),
+                    models.UniqueConstraint(
+                        condition=models.Q(("reference", ""), _negated=True),
+                        fields=("gateway", "reference"),
+                        name="payment_reference_unique_per_gateway",
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
-            name='ReviewItem',
+            name="ReviewItem",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('key', models.CharField(max_length=200, unique=True)),
-                ('reason', models.CharField(choices=[('late', 'order cancelled or finished'), ('too_much', 'too much'), ('wrong_currency', 'wrong currency'), ('undeliverable', 'message to a finished order')], max_length=20, verbose_name='reason')),
-                ('merchant_reference', models.CharField(db_index=True, max_length=40, verbose_name='merchant reference')),
-                ('amount', models.BigIntegerField(blank=True, null=True, verbose_name='amount')),
-                ('currency', models.CharField(blank=True, default='', max_length=3, verbose_name='currency')),
-                ('detail', models.TextField(verbose_name='what happened')),
-                ('state', models.CharField(choices=[('open', 'open'), ('closed', 'closed')], default='open', max_length=10, verbose_name='state')),
-                ('resolution', models.TextField(blank=True, default='', verbose_name='resolution')),
-                ('resolved_by', models.CharField(blank=True, default='', max_length=150, verbose_name='resolved by')),
-                ('created_at', models.DateTimeField(auto_now_add=True, verbose_name='created')),
-                ('resolved_at', models.DateTimeField(blank=True, null=True, verbose_name='resolved')),
-                ('payment', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, to='payments.payment')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("key", models.CharField(max_length=200, unique=True)),
+                (
+                    "reason",
+                    models.CharField(
+                        choices=[
+                            ("late", "order cancelled or finished"),
+                            ("too_much", "too much"),
+                            ("wrong_currency", "wrong currency"),
+                            ("undeliverable", "message to a finished order"),
+                        ],
+                        max_length=20,
+                        verbose_name="reason",
+                    ),
+                ),
+                (
+                    "merchant_reference",
+                    models.CharField(db_index=True, max_length=40, verbose_name="merchant reference"),
+                ),
+                ("amount", models.BigIntegerField(blank=True, null=True, verbose_name="amount")),
+                ("currency", models.CharField(blank=True, default="", max_length=3, verbose_name="currency")),
+                ("detail", models.TextField(verbose_name="what happened")),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[("open", "open"), ("closed", "closed")],
+                        default="open",
+                        max_length=10,
+                        verbose_name="state",
+                    ),
+                ),
+                ("resolution", models.TextField(blank=True, default="", verbose_name="resolution")),
+                (
+                    "resolved_by",
+                    models.CharField(blank=True, default="", max_length=150, verbose_name="resolved by"),
+                ),
+                ("created_at", models.DateTimeField(auto_now_add=True, verbose_name="created")),
+                ("resolved_at", models.DateTimeField(blank=True, null=True, verbose_name="resolved")),
+                (
+                    "payment",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        to="payments.payment",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'review item',
-                'verbose_name_plural': 'review items',
-                'ordering': ['-id'],
+                "verbose_name": "review item",
+                "verbose_name_plural": "review items",
+                "ordering": ["-id"],
             },
         ),
         migrations.CreateModel(
-            name='WebhookDelivery',
+            name="WebhookDelivery",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('gateway', models.CharField(max_length=30, verbose_name='gateway')),
-                ('event_id', models.CharField(blank=True, default='', max_length=120, verbose_name='event id')),
-                ('payment_reference', models.CharField(blank=True, default='', max_length=120, verbose_name='PSP reference')),
-                ('headers', models.JSONField(default=dict, verbose_name='headers')),
-                ('body', models.BinaryField(verbose_name='body')),
-                ('events', models.JSONField(default=list, help_text='What it says, once its signature held.', verbose_name='events')),
-                ('state', models.CharField(choices=[('received', 'received'), ('processed', 'processed'), ('waiting', 'waiting for its payment'), ('rejected', 'rejected')], default='received', max_length=10, verbose_name='state')),
-                ('error', models.TextField(blank=True, default='', verbose_name='error')),
-                ('received_at', models.DateTimeField(auto_now_add=True, verbose_name='received')),
-                ('processed_at', models.DateTimeField(blank=True, null=True, verbose_name='processed')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("gateway", models.CharField(max_length=30, verbose_name="gateway")),
+                (
+                    "event_id",
+                    models.CharField(blank=True, default="", max_length=120, verbose_name="event id"),
+                ),
+                (
+                    "payment_reference",
+                    models.CharField(blank=True, default="", max_length=120, verbose_name="PSP reference"),
+                ),
+                ("headers", models.JSONField(default=dict, verbose_name="headers")),
+                ("body", models.BinaryField(verbose_name="body")),
+                (
+                    "events",
+                    models.JSONField(
+                        default=list,
+                        help_text="What it says, once its signature held.",
+                        verbose_name="events",
+                    ),
+                ),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("received", "received"),
+                            ("processed", "processed"),
+                            ("waiting", "waiting for its payment"),
+                            ("rejected", "rejected"),
+                        ],
+                        default="received",
+                        max_length=10,
+                        verbose_name="state",
+                    ),
+                ),
+                ("error", models.TextField(blank=True, default="", verbose_name="error")),
+                ("received_at", models.DateTimeField(auto_now_add=True, verbose_name="received")),
+                ("processed_at", models.DateTimeField(blank=True, null=True, verbose_name="processed")),
             ],
             options={
-                'verbose_name': 'webhook',
-                'verbose_name_plural': 'webhooks',
-                'ordering': ['-id'],
-                'indexes': [models.Index(models.F('gateway'), models.F('payment_reference'), name='webhook_by_payment')],
-                'constraints': [models.UniqueConstraint(condition=models.Q(('event_id', ''), _negated=True), fields=('gateway', 'event_id'), name='webhook_event_once')],
+                "verbose_name": "webhook",
+                "verbose_name_plural": "webhooks",
+                "ordering": ["-id"],
+                "indexes": [
+                    models.Index(
+                        models.F("gateway"), models.F("payment_reference"), name="webhook_by_payment"
+                    )
+                ],
+                "constraints": [
+                    models.UniqueConstraint(
+                        condition=models.Q(("event_id", ""), _negated=True),
+                        fields=("gateway", "event_id"),
+                        name="webhook_event_once",
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
-            name='PaymentEvent',
+            name="PaymentEvent",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('gateway', models.CharField(max_length=30, verbose_name='gateway')),
-                ('type', models.CharField(choices=[('authorization', 'authorization'), ('authorization_adjustment', 'authorization adjustment'), ('receipt', 'receipt'), ('capture', 'capture'), ('void', 'void'), ('refund', 'refund'), ('refund_reversal', 'refund reversal'), ('chargeback', 'chargeback')], max_length=30, verbose_name='type')),
-                ('outcome', models.CharField(choices=[('requested', 'requested'), ('succeeded', 'succeeded'), ('failed', 'failed')], max_length=10, verbose_name='outcome')),
-                ('psp_reference', models.CharField(max_length=160, verbose_name='PSP reference')),
-                ('amount', models.BigIntegerField(verbose_name='amount')),
-                ('currency', models.CharField(max_length=3, verbose_name='currency')),
-                ('occurred_at', models.DateTimeField(verbose_name='occurred')),
-                ('recorded_at', models.DateTimeField(auto_now_add=True, verbose_name='recorded')),
-                ('source', models.CharField(help_text='call, webhook, check or staff', max_length=20, verbose_name='source')),
-                ('raw_id', models.CharField(blank=True, default='', max_length=120, verbose_name='raw id')),
-                ('actor', models.CharField(blank=True, default='', max_length=150, verbose_name='actor')),
-                ('detail', models.TextField(blank=True, default='', verbose_name='detail')),
-                ('payment', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='events', to='payments.payment')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("gateway", models.CharField(max_length=30, verbose_name="gateway")),
+                (
+                    "type",
+                    models.CharField(
+                        choices=[
+                            ("authorization", "authorization"),
+                            ("authorization_adjustment", "authorization adjustment"),
+                            ("receipt", "receipt"),
+                            ("capture", "capture"),
+                            ("void", "void"),
+                            ("refund", "refund"),
+                            ("refund_reversal", "refund reversal"),
+                            ("chargeback", "chargeback"),
+                        ],
+                        max_length=30,
+                        verbose_name="type",
+                    ),
+                ),
+                (
+                    "outcome",
+                    models.CharField(
+                        choices=[
+                            ("requested", "requested"),
+                            ("succeeded", "succeeded"),
+                            ("failed", "failed"),
+                        ],
+                        max_length=10,
+                        verbose_name="outcome",
+                    ),
+                ),
+                ("psp_reference", models.CharField(max_length=160, verbose_name="PSP reference")),
+                ("amount", models.BigIntegerField(verbose_name="amount")),
+                ("currency", models.CharField(max_length=3, verbose_name="currency")),
+                ("occurred_at", models.DateTimeField(verbose_name="occurred")),
+                ("recorded_at", models.DateTimeField(auto_now_add=True, verbose_name="recorded")),
+                (
+                    "source",
+                    models.CharField(
+                        help_text="call, webhook, check or staff", max_length=20, verbose_name="source"
+                    ),
+                ),
+                ("raw_id", models.CharField(blank=True, default="", max_length=120, verbose_name="raw id")),
+                ("actor", models.CharField(blank=True, default="", max_length=150, verbose_name="actor")),
+                ("detail", models.TextField(blank=True, default="", verbose_name="detail")),
+                (
+                    "payment",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="events",
+                        to="payments.payment",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'payment event',
-                'verbose_name_plural': 'payment events',
-                'ordering': ['id'],
-                'constraints': [models.UniqueConstraint(fields=('gateway', 'psp_reference', 'type'), name='payment_event_told_twice_is_written_once')],
+                "verbose_name": "payment event",
+                "verbose_name_plural": "payment events",
+                "ordering": ["id"],
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("gateway", "psp_reference", "type"),
+                        name="payment_event_told_twice_is_written_once",
+                    )
+                ],
             },
         ),
         pgtrigger.migrations.AddTrigger(
-            model_name='paymentevent',
-            trigger=pgtrigger.compiler.Trigger(name='append_only', sql=pgtrigger.compiler.UpsertTriggerSql(func="RAISE EXCEPTION 'pgtrigger: Cannot update or delete rows from % table', TG_TABLE_NAME;", hash='899bbfbff907f735235a7313123b9775d62e0a14', operation='UPDATE OR DELETE', pgid='pgtrigger_append_only_20207', table='payments_paymentevent', when='BEFORE')),
+            model_name="paymentevent",
+            trigger=pgtrigger.compiler.Trigger(
+                name="append_only",
+                sql=pgtrigger.compiler.UpsertTriggerSql(
+                    func="RAISE EXCEPTION 'pgtrigger: Cannot update or delete rows from % table', TG_TABLE_NAME;",
+                    hash="899bbfbff907f735235a7313123b9775d62e0a14",
+                    operation="UPDATE OR DELETE",
+                    pgid="pgtrigger_append_only_20207",
+                    table="payments_paymentevent",
+                    when="BEFORE",
+                ),
+            ),
         ),
     ]

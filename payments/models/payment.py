@@ -33,7 +33,6 @@ class Payment(models.Model):
         verbose_name = _("payment")
         verbose_name_plural = _("payments")
         ordering: ClassVar = ["-id"]
-        permissions: ClassVar = [("confirm_payment", "Can confirm a payment by hand")]
         constraints: ClassVar = [
             models.CheckConstraint(condition=Q(amount__gte=0), name="payment_amount_not_negative"),
             models.UniqueConstraint(

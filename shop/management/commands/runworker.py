@@ -15,7 +15,10 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
-            "--queue", action="append", choices=QUEUES, help="a task queue to serve; repeatable; all by default"
+            "--queue",
+            action="append",
+            choices=QUEUES,
+            help="a task queue to serve; repeatable; all by default",
         )
         parser.add_argument("--concurrency", type=int, default=16, help="activities at a time (16)")
         parser.add_argument("--health-port", type=int, help="serve /health and /metrics on this port")

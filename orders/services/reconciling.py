@@ -1,0 +1,124 @@
+"""The books against each other and against the engine. A difference is a sentence, and what would mend it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from django.db.models import F, Q, Sum
+from django.db.models.functions import Coalesce
+from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.service import RPCError, RPCStatusCode
+
+from orders.models import Product, Reservation, Saga
+from orders.services.lifecycle import roll_back_orphan
+from shop.kernel.models import OutboxMessage
+
+AT_A_TIME = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """`orphan` is the saga to roll back and the dead run's id, where rolling back is what mends it."""
+
+    about: str
+    sentence: str
+    orphan: tuple[int, str] | None = None
+
+    def fix(self) -> bool:
+        """Mend it, if that is safe without a person; whether something was done."""
+        if self.orphan is None:
+            return False
+        saga, run = self.orphan
+        return roll_back_orphan(saga, self.sentence, run)
+
+
+def differences(client: Client) -> Iterator[Difference]:
+    """Everything that disagrees. Raises `RPCError` or `RuntimeError` if Temporal cannot be asked."""
+    yield from _stock()
+    yield from _money()
+    yield from _sagas(client)
+
+
+def _stock() -> Iterator[Difference]:
+    held = Coalesce(Sum("reservation__quantity", filter=Q(reservation__state=Reservation.State.RESERVED)), 0)
+    for product in Product.objects.annotate(held=held).exclude(reserved=F("held")):
+        yield Difference(
+            product.sku, f"{product.reserved} pieces are reserved, but open orders hold {product.held}."
+        )
+    ended = (Saga.Status.COMPLETED, Saga.Status.CANCELLED)
+    for r in Reservation.objects.filter(state="reserved", saga__status__in=ended).select_related(
+        "saga__order"
+    ):
+        yield Difference(r.saga.order.number, f"The order has ended and still holds {r.quantity} pieces.")
+
+
+def _money() -> Iterator[Difference]:
+    """An ended saga holds nothing: a completed one has captured the total, a cancelled one nothing."""
+    sagas = Saga.objects.filter(
+        status__in=(Saga.Status.COMPLETED, Saga.Status.CANCELLED), payment__isnull=False
+    )
+    for saga in sagas.select_related("order", "payment").prefetch_related("payment__events").iterator(500):
+        assert saga.payment is not None
+        totals = saga.payment.totals()
+        kept = totals.captured - totals.refunded
+        expected = saga.order.total if saga.status == Saga.Status.COMPLETED else 0
+        if kept != expected:
+            yield Difference(
+                saga.order.number,
+                f"The order is {saga.get_status_display()}: {expected} {saga.order.currency} (minor units) "
+                f"should have been kept, and {kept} were.",
+            )
+        elif (
+            saga.status == Saga.Status.CANCELLED
+            and totals.authorized
+            and not (totals.voided or totals.captured or totals.declined)
+        ):
+            yield Difference(
+                saga.order.number, "The order is cancelled, but its authorization is still open."
+            )
+
+
+def _sagas(client: Client) -> Iterator[Difference]:
+    """Sagas that run here and are gone there. One whose start is still in the outbox is not missed yet."""
+    queued = OutboxMessage.objects.filter(state=OutboxMessage.State.QUEUED, kind=OutboxMessage.Kind.START)
+    waiting = set(queued.values_list("workflow_id", flat=True))
+    open_sagas = [
+        saga
+        for saga in Saga.objects.exclude(status__in=Saga.FINAL).select_related("order")
+        if saga.order.workflow_id not in waiting
+    ]
+    with asyncio.Runner() as runner:
+        for start in range(0, len(open_sagas), AT_A_TIME):
+            batch = open_sagas[start : start + AT_A_TIME]
+            found = runner.run(_describe(client, [saga.order.workflow_id for saga in batch]))
+            for saga, (state, run) in zip(batch, found, strict=True):
+                # It may have ended, in both places, since we looked here.
+                if state and Saga.objects.filter(pk=saga.pk).exclude(status__in=Saga.FINAL).exists():
+                    yield Difference(
+                        saga.order.number, f"Its workflow in Temporal {state} in the middle", (saga.pk, run)
+                    )
+
+
+async def _describe(client: Client, workflow_ids: list[str]) -> list[tuple[str, str]]:
+    return await asyncio.gather(*(_fate(client, workflow_id) for workflow_id in workflow_ids))
+
+
+async def _fate(client: Client, workflow_id: str) -> tuple[str, str]:
+    """What became of a workflow that should be running, in words, and its run id; empty while it runs."""
+    try:
+        found = await client.get_workflow_handle(workflow_id).describe()
+    except RPCError as error:
+        if error.status is RPCStatusCode.NOT_FOUND:
+            return "was deleted", "deleted"
+        raise
+    if found.status in (WorkflowExecutionStatus.RUNNING, WorkflowExecutionStatus.CONTINUED_AS_NEW):
+        return "", ""
+    words = {
+        WorkflowExecutionStatus.TERMINATED: "was terminated",
+        WorkflowExecutionStatus.TIMED_OUT: "timed out",
+        WorkflowExecutionStatus.FAILED: "failed",
+        WorkflowExecutionStatus.CANCELED: "was cancelled",
+    }
+    return words.get(found.status, "ended") if found.status else "ended", found.run_id
