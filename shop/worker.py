@@ -20,6 +20,7 @@ from datetime import timedelta
 from typing import Any
 
 import uvicorn
+from django.conf import settings
 from django.db import OperationalError, connection
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from temporalio.client import Client
@@ -96,29 +97,27 @@ class WorkerProcess:
         async with self._health_server():
             if not await asyncio.to_thread(_database_answers):
                 return 1
-            client = temporal.client()
-            if not await self._wait_for_engine(client, stop):
-                return 0
-            await self._work(client, stop)
+            client = await self._connect(stop)
+            if client is not None:
+                await self._work(client, stop)
         return 0
 
-    async def _wait_for_engine(self, client: Client, stop: asyncio.Event) -> bool:
-        """Until Temporal answers; false if told to stop meanwhile."""
-        said = 0.0
+    async def _connect(self, stop: asyncio.Event) -> Client | None:
+        """Wait until Temporal answers; None if told to stop meanwhile."""
+        said = float("-inf")
         while not stop.is_set():
             try:
-                await client.service_client.check_health(timeout=timedelta(seconds=3))
+                client = await temporal.connect()
                 await temporal.register_search_attributes(client)
-                return True
+                return client
             except (RPCError, RuntimeError, OSError) as error:
                 self._state = "waiting for Temporal"
                 if time.monotonic() - said > 30:
                     said = time.monotonic()
-                    host = client.service_client.config.target_host
-                    log.warning("Waiting for Temporal at %s: %s", host, str(error)[:200])
+                    log.warning("Waiting for Temporal at %s: %s", settings.TEMPORAL_ADDRESS, str(error)[:200])
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), 1)
-        return False
+        return None
 
     async def _work(self, client: Client, stop: asyncio.Event) -> None:
         executor = ThreadPoolExecutor(self._concurrency, thread_name_prefix="activity")
@@ -145,7 +144,12 @@ class WorkerProcess:
             yield
             return
         config = uvicorn.Config(
-            self._answer, host="127.0.0.1", port=self._health_port, log_level="warning", lifespan="off"
+            self._answer,
+            host="127.0.0.1",
+            port=self._health_port,
+            log_level="warning",
+            lifespan="off",
+            interface="asgi3",
         )
         server = uvicorn.Server(config)
         server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]

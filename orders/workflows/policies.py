@@ -7,7 +7,7 @@ from datetime import timedelta
 from temporalio.common import RetryPolicy
 
 # A provider's client gives up after 13 s, so no attempt is still under way when the next one starts.
-ATTEMPT = timedelta(seconds=30)
+ATTEMPT = timedelta(seconds=20)
 
 # Before any money moved there is a customer at the checkout: an answer within a minute beats patience.
 BRIEF = RetryPolicy(

@@ -24,20 +24,21 @@ def client() -> Client:
         if _client is None:
             # Connecting lazily does no I/O, so a loop of its own in a thread of its own is safe anywhere.
             made: list[Client] = []
-            thread = threading.Thread(target=lambda: made.append(asyncio.run(_connect())))
+            thread = threading.Thread(target=lambda: made.append(asyncio.run(connect(lazy=True))))
             thread.start()
             thread.join()
             (_client,) = made
         return _client
 
 
-async def _connect() -> Client:
+async def connect(*, lazy: bool = False) -> Client:
+    """A new client. Without `lazy` it connects at once, as workers need it, or raises `RuntimeError`."""
     return await Client.connect(
         settings.TEMPORAL_ADDRESS,
         namespace=settings.TEMPORAL_NAMESPACE,
         api_key=settings.TEMPORAL_API_KEY or None,
         tls=settings.TEMPORAL_TLS,
-        lazy=True,
+        lazy=lazy,
     )
 
 

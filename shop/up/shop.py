@@ -155,7 +155,7 @@ class Shop:
                 "web",
                 self._python(
                     *("-m", "uvicorn", "shop.asgi:application", "--host", host, "--port", str(port["web"])),
-                    *("--no-access-log", "--timeout-graceful-shutdown", "5"),
+                    *("--no-access-log", "--lifespan", "off", "--timeout-graceful-shutdown", "5"),
                 ),
                 is_ready=_answers(port["web"], "/health/"),
                 needs=("migrations",),

@@ -1,0 +1,3 @@
+from tests.orders.conftest import mailbox, provider, provider_process
+
+__all__ = ["mailbox", "provider", "provider_process"]

@@ -1,0 +1,171 @@
+"""`manage.py runworker` as a process: killed, drained, and without what it needs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+from django.db import connection
+from django.utils import timezone
+
+from orders.models import DeadLetter, Mail, Order, Product, Saga, SagaStep
+from orders.services import lifecycle
+from shop.up import ports
+from tests import factories
+from tests.payments.sandbox_process import SandboxProcess
+from tests.servers import Mailbox
+
+ROOT = Path(__file__).parents[2]
+database = pytest.mark.django_db(transaction=True)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds} s"
+        time.sleep(0.02)
+
+
+class WorkerUnderTest:
+    def __init__(self, log: Path, **env: str) -> None:
+        self.log = log
+        self.port = ports.any_free()
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "manage.py", "runworker", "--health-port", str(self.port)],
+                cwd=ROOT,
+                env=os.environ | env,
+                stdout=output,
+                stderr=output,
+            )
+
+    def health(self) -> tuple[int, str]:
+        try:
+            answer = httpx2.get(f"http://127.0.0.1:{self.port}/health", trust_env=False)
+        except httpx2.HTTPError:
+            return 0, ""
+        return answer.status_code, answer.text.strip()
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+
+@pytest.fixture
+def start_worker(
+    temporal_server: str, provider: SandboxProcess, mailbox: Mailbox, tmp_path: Path
+) -> Iterator[Callable[..., WorkerUnderTest]]:
+    """Starts workers on the test's database, engine, provider and mail server; stops what is left of them."""
+    started: list[WorkerUnderTest] = []
+
+    def start(**changes: str) -> WorkerUnderTest:
+        db = connection.settings_dict
+        env = {
+            "DATABASE_URL": f"postgresql://{db['USER']}:{db['PASSWORD']}@{db['HOST']}:{db['PORT']}/{db['NAME']}",
+            "TEMPORAL_ADDRESS": temporal_server,
+            "SANDBOX_URL": provider.url,
+            "SANDBOX_API_KEY": provider.api_key,
+            "EMAIL_URL": mailbox.url,
+        }
+        started.append(WorkerUnderTest(tmp_path / "worker.log", **env | changes))
+        return started[-1]
+
+    with _stopping(started):
+        yield start
+
+
+@contextmanager
+def _stopping(started: list[WorkerUnderTest]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for worker in started:
+            if worker.process.poll() is None:
+                worker.kill()
+
+
+def confirm(order: Order) -> None:
+    lifecycle.confirm_payment(
+        order.number,
+        "ada",
+        "seen on the statement",
+        amount=order.total_money,
+        received_on=timezone.now().date(),
+        bank_reference="B1",
+    )
+
+
+@database
+def test_worker_killed_again_and_again_loses_nothing_and_does_nothing_twice(
+    start_worker: Callable[..., WorkerUnderTest], provider: SandboxProcess, mailbox: Mailbox
+) -> None:
+    factories.product(on_hand=20)
+    kept = [factories.place(("TEA", 1)) for _ in range(6)]
+    dropped = [factories.place(("TEA", 1)) for _ in range(3)]
+    worker = start_worker()
+    for rows in (3, 9):  # in the middle of reserving and authorizing
+        wait_until(lambda rows=rows: SagaStep.objects.count() >= rows)  # type: ignore[misc]
+        worker.kill()
+        worker = start_worker()
+    wait_until(lambda: Saga.objects.filter(status="waiting").count() == 9)
+    for order in kept:
+        confirm(order)
+    for order in dropped:
+        lifecycle.cancel(order.number, "ada", "changed their mind")
+    for rows in (20, 29):  # in the middle of capturing, shipping and rolling back
+        wait_until(lambda rows=rows: SagaStep.objects.count() >= rows)  # type: ignore[misc]
+        worker.kill()
+        worker = start_worker()
+    wait_until(lambda: not Saga.objects.exclude(status__in=Saga.FINAL).exists(), 120)
+
+    assert Counter(Order.objects.values_list("status", flat=True)) == {"completed": 6, "cancelled": 3}
+    assert not DeadLetter.objects.exists()
+    product = Product.objects.get()
+    assert (product.on_hand, product.reserved) == (14, 0)
+    with provider.client() as client:
+        books = {p["merchant_reference"]: p for p in client.get("/payments?limit=1000").json()["payments"]}
+    for order in kept:
+        assert (books[order.number]["captured"], books[order.number]["voided"]) == (order.total, 0)
+    for order in dropped:
+        assert (books[order.number]["captured"], books[order.number]["voided"]) == (0, order.total)
+    mails = Counter((m["to"], m["message-id"]) for m in mailbox.messages)
+    assert set(mails.values()) == {1}
+    # A mail is lost at most where the worker died between sending it and writing so down, and then it says so.
+    assert not Mail.objects.filter(state__in=("queued", "failed")).exists()
+
+
+@database
+def test_sigterm_drains_and_exits_with_zero(start_worker: Callable[..., WorkerUnderTest]) -> None:
+    worker = start_worker()
+    wait_until(lambda: worker.health() == (200, "working"))
+    worker.process.terminate()
+    assert worker.process.wait(40) == 0
+
+
+@database
+def test_worker_waits_for_temporal_and_says_so(start_worker: Callable[..., WorkerUnderTest]) -> None:
+    nobody = f"127.0.0.1:{ports.any_free()}"
+    worker = start_worker(TEMPORAL_ADDRESS=nobody)
+    wait_until(lambda: worker.health() == (503, "waiting for Temporal"))
+    wait_until(lambda: f"Waiting for Temporal at {nobody}" in worker.log.read_text())
+    worker.process.terminate()
+    assert worker.process.wait(20) == 0
+
+
+@database
+def test_worker_without_a_database_exits_with_a_sentence(start_worker: Callable[..., WorkerUnderTest]) -> None:
+    worker = start_worker(DATABASE_URL=f"postgresql://a:b@127.0.0.1:{ports.any_free()}/c")
+    assert worker.process.wait(30) == 1
+    said = worker.log.read_text()
+    assert "The database does not answer" in said
+    assert "Set DATABASE_URL" in said
+    assert "Traceback" not in said
