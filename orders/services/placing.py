@@ -20,6 +20,7 @@ from shop.kernel.money import Money, is_currency
 
 MAX_QUANTITY = 10_000
 MAX_LINES = 200
+MAX_AMOUNT = 2**63 - 1  # what the database holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +216,7 @@ def _check(draft: OrderDraft) -> tuple[list[Product], int, int]:
             continue
         products.append(product)
         goods += product.price * line.quantity
-        if product.currency != draft.currency:
+        if product.currency != draft.currency and is_currency(draft.currency):
             wrong(
                 f"lines.{i}.sku",
                 f"{line.sku} is sold in {product.currency}; the order is in {draft.currency}.",
@@ -233,6 +234,8 @@ def _check(draft: OrderDraft) -> tuple[list[Product], int, int]:
     total = goods + shipping_cost - draft.discount
     if not errors and total <= 0:
         wrong("total", "There is nothing to pay: an order's total must be more than zero.")
+    if not errors and total > MAX_AMOUNT:
+        wrong("total", "The lines add up to more than can be booked.")
     if not errors and draft.total is not None and draft.total != total:
         wrong(
             "total",

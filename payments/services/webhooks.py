@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from django.db import IntegrityError, transaction
+from django.db import DataError, IntegrityError, transaction
 
 from payments.gateways import gateway
 from payments.gateways.base import GatewayEvent, WebhookRejected
@@ -32,10 +32,10 @@ def receive(gateway_name: str, headers: Mapping[str, str], body: bytes) -> Webho
     delivery = WebhookDelivery.objects.create(gateway=gateway_name, headers=kept, body=body)
     try:
         events = gateway(gateway_name).parse_webhook(kept, body)
+        if not all(event.payment_reference and event.psp_reference for event in events):
+            raise WebhookRejected("The webhook names no payment.", "not_understood")
     except WebhookRejected as rejection:
-        delivery.state = State.REJECTED
-        delivery.error = str(rejection)
-        delivery.save(update_fields=["state", "error"])
+        _reject(delivery, rejection)
         raise
     if not events:
         delivery.processed("Nothing in it is for us.")
@@ -54,7 +54,18 @@ def receive(gateway_name: str, headers: Mapping[str, str], body: bytes) -> Webho
             raise
         delivery.event_id = ""
         delivery.processed(f"Seen before as {events[0].raw_id}; nothing was done again.")
+    except DataError as error:
+        # Signed, but with an id, a text or a number that the books have no room for. The body is kept.
+        unstorable = WebhookRejected(f"The webhook cannot be stored: {error}", "not_understood")
+        _reject(delivery, unstorable)
+        raise unstorable from error
     return delivery
+
+
+def _reject(delivery: WebhookDelivery, rejection: WebhookRejected) -> None:
+    delivery.state = State.REJECTED
+    delivery.error = str(rejection)
+    delivery.save(update_fields=["state", "error"])
 
 
 def _process(delivery: WebhookDelivery, events: Sequence[GatewayEvent]) -> None:

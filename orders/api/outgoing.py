@@ -1,0 +1,157 @@
+"""What the shop's frontend gets to see."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from django.http import Http404
+from pydantic import BaseModel, Field
+
+from orders.models import Order, Product, Saga, SagaStep
+
+Amount = Annotated[int, Field(description="In minor units.")]
+
+
+class ProductOut(BaseModel):
+    sku: str
+    name: str
+    price: Amount
+    currency: str
+    available: Annotated[int, Field(description="Pieces on hand that no order has reserved.")]
+
+
+class ProductPage(BaseModel):
+    items: list[ProductOut]
+    next_page: Annotated[int | None, Field(description="The number of the next page; null on the last.")]
+
+
+class LineOut(BaseModel):
+    sku: str
+    name: str
+    quantity: int
+    unit_price: Amount
+    tax_rate: Annotated[int, Field(description="In hundredths of a percent, included in the price.")]
+
+
+class Instructions(BaseModel):
+    """How to pay by bank transfer."""
+
+    iban: str
+    bic: str
+    name: str
+    creditor_reference: str
+    amount: Amount
+
+
+class PaymentOut(BaseModel):
+    gateway: str
+    reference: Annotated[str, Field(description="The provider's reference; empty until it is known.")]
+    status: str
+    instructions: Instructions | None
+
+
+class StepOut(BaseModel):
+    step: Annotated[str, Field(examples=["payment_hold"])]
+    kind: SagaStep.Kind
+    outcome: SagaStep.Outcome
+    attempt: Annotated[int, Field(description="Which try at this step it was.")]
+    reference: str
+    at: datetime
+
+
+class SagaOut(BaseModel):
+    """The latest attempt at bringing the order to its end."""
+
+    workflow_id: str
+    attempt: int
+    status: Saga.Status
+    result: dict[str, Any] | None
+    steps: Annotated[list[StepOut], Field(description="In the order in which they happened.")]
+
+
+class OrderOut(BaseModel):
+    number: str
+    status: Order.Status
+    created_at: datetime
+    lines: list[LineOut]
+    shipping_cost: Amount
+    discount: Amount
+    total: Amount
+    amount_received: Amount
+    currency: str
+    deadline: Annotated[datetime | None, Field(description="Until when the money must have arrived.")]
+    payment: PaymentOut
+    saga: SagaOut | None
+
+
+def product_page(page: int, limit: int) -> ProductPage:
+    """The products for sale, by SKU. One row more than the page tells whether there is another."""
+    start = (page - 1) * limit
+    rows = list(Product.objects.filter(active=True).order_by("sku")[start : start + limit + 1])
+    return ProductPage(
+        items=[
+            ProductOut(sku=p.sku, name=p.name, price=p.price, currency=p.currency, available=p.available)
+            for p in rows[:limit]
+        ],
+        next_page=page + 1 if len(rows) > limit else None,
+    )
+
+
+def order_now(number: str) -> OrderOut:
+    """The order as it stands. Five queries, however much has happened to it."""
+    # The database would refuse a NUL instead of finding nothing.
+    order = Order.objects.filter(number=number).first() if number.isprintable() else None
+    if order is None:
+        raise Http404(f"There is no order {number}.")
+    saga = order.sagas.select_related("payment").order_by("-attempt").first()
+    payment = saga.payment if saga else None
+    totals = payment.totals() if payment else None
+    return OrderOut(
+        number=order.number,
+        status=Order.Status(order.status),
+        created_at=order.created_at,
+        lines=[
+            LineOut(
+                sku=line.sku,
+                name=line.name,
+                quantity=line.quantity,
+                unit_price=line.unit_price,
+                tax_rate=line.tax_rate,
+            )
+            for line in order.lines.order_by("id")
+        ],
+        shipping_cost=order.shipping_cost,
+        discount=order.discount,
+        total=order.total,
+        amount_received=totals.received if totals else 0,
+        currency=order.currency,
+        deadline=saga.deadline if saga else None,
+        payment=PaymentOut(
+            gateway=payment.gateway if payment else order.payment_method,
+            reference=payment.reference if payment else "",
+            status=totals.status if totals else "pending",
+            instructions=None,
+        ),
+        saga=_saga_out(order, saga) if saga else None,
+    )
+
+
+def _saga_out(order: Order, saga: Saga) -> SagaOut:
+    return SagaOut(
+        workflow_id=order.workflow_id,
+        attempt=saga.attempt,
+        status=Saga.Status(saga.status),
+        result=saga.result,
+        steps=[
+            StepOut(
+                step=row.step,
+                kind=SagaStep.Kind(row.kind),
+                outcome=SagaStep.Outcome(row.outcome),
+                attempt=row.attempt,
+                reference=row.reference,
+                at=row.at,
+            )
+            for row in saga.steps.order_by("id")
+        ],
+    )
