@@ -1,9 +1,18 @@
 from django.apps import AppConfig
 from django.contrib.admin import apps as admin_apps
+from django.db.models.signals import post_migrate
 
 
 class ShopConfig(AppConfig):
     name = "shop"
+
+    def ready(self) -> None:
+        from django.apps import apps
+
+        from shop.roles import ensure_roles
+
+        # Of all apps this one is told after the groups' tables are there.
+        post_migrate.connect(ensure_roles, sender=apps.get_app_config("auth"))
 
 
 class StaffAdminConfig(admin_apps.AdminConfig):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.contrib.admin import AdminSite
+from django.http import HttpRequest
+from django.template.response import TemplateResponse
 from django.utils.translation import gettext_lazy as _
 
 
@@ -10,4 +14,10 @@ class StaffSite(AdminSite):
     site_header = "Vorkasse"
     site_title = "Vorkasse"
     index_title = _("Work queue")
+    site_url = None
     enable_nav_sidebar = False
+
+    def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
+        from shop.work_queue import tasks  # the models are not loaded yet when this module is
+
+        return super().index(request, {"tasks": tasks(request.user), **(extra_context or {})})

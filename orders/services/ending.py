@@ -11,7 +11,7 @@ from orders.carriers import carrier
 from orders.models import DeadLetter, Mail, Order, OrderEvent, Saga, SagaStep
 from orders.services import mails
 from orders.services.audit import lock_saga
-from orders.services.lifecycle import Acted, ActionRefused
+from orders.services.lifecycle import Acted, ActionRefused, cancel_asked_for
 from orders.services.status import move_order, move_saga
 from orders.workflows.types import (
     TASK_QUEUE,
@@ -36,7 +36,7 @@ def begin_rollback(start: RollbackStart) -> SagaResult | None:
     """Give the saga up. Returns its result if it had ended a moment before: then nothing is undone."""
     saga = lock_saga(start.order_number, start.attempt)
     if saga.is_final:
-        if saga.status == S.COMPLETED:
+        if saga.status == S.COMPLETED and start.actor != "saga":
             _late(saga.order, start.actor, f"“{start.reason}” came too late: the order was completed.")
         return SagaResult(**(saga.result or {}))
     move_saga(saga, S.COMPENSATING, reason=start.reason, rollback_run=start.rollback_run)
@@ -53,7 +53,7 @@ def finish_saga(end: SagaEnd) -> list[str]:
         result = asdict(end.result)
         if end.result.status == Status.COMPLETED:
             move_order(order, Order.Status.COMPLETED)
-            if order.events.filter(kind=OrderEvent.Kind.CANCEL, data__attempt=saga.attempt).exists():
+            if cancel_asked_for(saga):
                 _late(order, "saga", "The cancellation came too late: the order was completed.")
         elif end.result.status == Status.CANCELLED:
             move_order(order, Order.Status.CANCELLED)

@@ -65,14 +65,18 @@ def why_not_cancel(order: Order, saga: Saga | None) -> str:
             return "The order is completed: paid and shipped."
         case S.COMPENSATING:
             return "It is being rolled back already."
-        case S.CANCELLED | S.COMPENSATION_FAILED:
+        case S.CANCELLED:
             return "The order is cancelled already."
+        case S.COMPENSATION_FAILED:
+            return "It was cancelled, but a part could not be undone: see its dead letters."
     return ""
 
 
 def why_not_confirm(order: Order, saga: Saga | None) -> str:
     if saga is None or saga.status == S.PENDING:
         return "No payment has been opened yet."
+    if cancel_asked_for(saga):
+        return "Its cancellation was asked for and is on its way."
     if saga.status == S.WAITING:
         return ""
     if saga.status == S.RUNNING:
@@ -84,9 +88,16 @@ def why_not_confirm(order: Order, saga: Saga | None) -> str:
 def why_not_extend(order: Order, saga: Saga | None) -> str:
     if saga is None or saga.status != S.WAITING or saga.deadline is None:
         return f"The order does not wait for money: {order.get_status_display()}."
+    if cancel_asked_for(saga):
+        return "Its cancellation was asked for and is on its way."
     if latest_deadline(order, saga) <= saga.deadline:
         return "The deadline cannot be moved any further."
     return ""
+
+
+def cancel_asked_for(saga: Saga) -> bool:
+    """Whether somebody has asked to cancel this attempt; the engine may not know yet."""
+    return saga.order.events.filter(kind=Kind.CANCEL, data__attempt=saga.attempt).exists()
 
 
 def latest_deadline(order: Order, saga: Saga) -> datetime:
@@ -118,18 +129,22 @@ def start(order_number: str, actor: str, reason: str = "", *, attempt: int | Non
 
 
 @transaction.atomic
-def cancel(order_number: str, actor: str, reason: str) -> Acted:
-    """Cancel the order: its saga rolls back everything it has done."""
+def cancel(order_number: str, actor: str, reason: str, *, attempt: int | None = None) -> Acted:
+    """Cancel the order: its saga rolls back everything it has done.
+
+    `attempt` is the one that the caller saw, here and below; a stale page does nothing to a newer one.
+    """
     if not reason.strip():
         raise ActionRefused("Say why the order is cancelled.")
     order, saga = _locked(order_number)
+    _check(_why_stale(saga, attempt))
     if saga is None and order.status == Order.Status.PLACED:
         move_order(order, Order.Status.CANCELLED)
         _event(order, Kind.CANCEL, actor, reason, None)
         return Acted("The order is cancelled; there was nothing to roll back.")
     _check(why_not_cancel(order, saga))
     assert saga is not None
-    if order.events.filter(kind=Kind.CANCEL, data__attempt=saga.attempt).exists():
+    if cancel_asked_for(saga):
         return Acted("The cancellation was asked for before and is on its way.", repeated=True)
     message_id = f"{order.workflow_id}/{saga.attempt}/cancel"
     message = outbox.signal_workflow(
@@ -149,6 +164,7 @@ def confirm_payment(
     received_on: date,
     bank_reference: str = "",
     form_id: str = "",
+    attempt: int | None = None,
 ) -> Acted:
     """Write down money that a person has seen arrive; once it suffices the saga goes on.
 
@@ -166,9 +182,11 @@ def confirm_payment(
     receipt = f"{order.number}/bank/{bank_reference.strip()}" if bank_reference.strip() else f"form/{form_id}"
     if saga and saga.payment and saga.payment.events.filter(psp_reference=receipt).exists():
         return Acted("This payment was confirmed before; nothing was done again.", repeated=True)
+    _check(_why_stale(saga, attempt))
     _check(why_not_confirm(order, saga))
-    assert saga is not None and saga.payment is not None
-    record(
+    assert saga is not None
+    assert saga.payment is not None
+    recorded = record(
         saga.payment,
         [
             GatewayEvent(
@@ -185,6 +203,8 @@ def confirm_payment(
         source="staff",
         actor=actor,
     )
+    if not recorded:
+        raise ActionRefused("This receipt was booked for an earlier attempt at the order; see its payment.")
     received = saga.payment.totals().received
     message = outbox.find(confirm_message_id(saga))
     _event(
@@ -206,15 +226,19 @@ def confirm_payment(
 
 
 @transaction.atomic
-def extend_deadline(order_number: str, actor: str, reason: str, deadline: datetime) -> Acted:
+def extend_deadline(
+    order_number: str, actor: str, reason: str, deadline: datetime, *, attempt: int | None = None
+) -> Acted:
     """Give the customer until `deadline` to pay."""
     order, saga = _locked(order_number)
     if saga is not None and saga.deadline == deadline:
         return Acted("The deadline is that one already.", repeated=True)
     if not reason.strip():
         raise ActionRefused("Say why the deadline is extended.")
+    _check(_why_stale(saga, attempt))
     _check(why_not_extend(order, saga))
-    assert saga is not None and saga.deadline is not None
+    assert saga is not None
+    assert saga.deadline is not None
     if deadline <= saga.deadline:
         raise ActionRefused(
             f"The present deadline is {saga.deadline:%Y-%m-%d %H:%M} UTC; choose a later one."
@@ -298,6 +322,13 @@ def _locked(order_number: str) -> tuple[Order, Saga | None]:
 def _check(why_not: str) -> None:
     if why_not:
         raise ActionRefused(why_not)
+
+
+def _why_stale(saga: Saga | None, attempt: int | None) -> str:
+    present = saga.attempt if saga else 0
+    if attempt is None or attempt == present:
+        return ""
+    return f"The order was started again meanwhile (attempt {present}). Look at it anew."
 
 
 def _queue_start(saga: Saga, message_id: str, roll_back_only: str = "") -> OutboxMessage:

@@ -32,6 +32,7 @@ from shop.kernel.search_attributes import ORDER_NUMBER, SAGA_STAGE
 CHANNEL = "outbox"
 BATCH = 50
 RPC_TIMEOUT = timedelta(seconds=5)
+MEMO = "started_by"  # the id of the message that started a run
 
 # Sent in the transaction that marks a message undeliverable; receivers make it a review item.
 message_undeliverable = Signal()
@@ -80,6 +81,10 @@ def _queue(
         with connection.cursor() as cursor:
             cursor.execute(f"NOTIFY {CHANNEL}")  # delivered to listeners at commit
     return message
+
+
+class _EarlierRunIsOpen(Exception):
+    """The workflow id is taken by a run that another message started; it ends by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +142,8 @@ async def _deliver(client: Client, message: OutboxMessage) -> _Answer:
             await client.get_workflow_handle(message.workflow_id).signal(
                 message.name, message.payload, rpc_timeout=RPC_TIMEOUT
             )
-    except WorkflowAlreadyStartedError:
-        pass
+    except _EarlierRunIsOpen:
+        return _Answer(OutboxMessage.State.QUEUED, "An earlier run of the workflow is about to end.")
     except RPCError as error:
         # Only a signal to a workflow that is gone is hopeless; the rest is an outage or ours to repair.
         gone = error.status is RPCStatusCode.NOT_FOUND and "namespace" not in error.message.lower()
@@ -161,14 +166,31 @@ async def _start(client: Client, message: OutboxMessage) -> None:
         else []
     )
     timeout = options["execution_timeout_s"]
+    try:
+        await _start_new(client, message, attributes, timedelta(seconds=timeout) if timeout else None)
+    except WorkflowAlreadyStartedError:
+        # Our own start, delivered before? Or an earlier attempt that is still sending its last mail?
+        open_run = await client.get_workflow_handle(message.workflow_id).describe(rpc_timeout=RPC_TIMEOUT)
+        if await open_run.memo_value(MEMO, None) != message.message_id:
+            raise _EarlierRunIsOpen from None
+
+
+async def _start_new(
+    client: Client,
+    message: OutboxMessage,
+    attributes: TypedSearchAttributes,
+    execution_timeout: timedelta | None,
+) -> None:
+    options = message.options
     await client.start_workflow(
         message.name,
         message.payload,
         id=message.workflow_id,
         task_queue=options["task_queue"],
-        execution_timeout=timedelta(seconds=timeout) if timeout else None,
+        execution_timeout=execution_timeout,
         id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
-        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+        memo={MEMO: message.message_id},
         search_attributes=attributes,
         static_summary=options["summary"] or None,
         rpc_timeout=RPC_TIMEOUT,

@@ -1,0 +1,253 @@
+"""What staff do to an order: start, cancel, confirm the payment, extend the deadline, enter a tracking number."""
+
+from __future__ import annotations
+
+from datetime import UTC, timedelta
+from typing import Any
+from uuid import uuid4
+
+from django import forms
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from orders.models import Order, Saga
+from orders.services import lifecycle, tracking
+from shop.kernel.admin.acting import Act, ActForm
+from shop.kernel.forms import AmountField, ReasonField
+from shop.kernel.money import Money
+
+
+def latest_saga(order: Order) -> Saga | None:
+    """The latest attempt, from what the list or page has fetched."""
+    return max(order.sagas.all(), key=lambda saga: saga.attempt, default=None)
+
+
+def still_open(order: Order) -> Money:
+    """What has not come in yet, at least zero."""
+    saga = latest_saga(order)
+    received = saga.payment.totals().received if saga and saga.payment else 0
+    return Money(max(0, order.total - received), order.currency)
+
+
+class OrderAct(Act):
+    """An act on an order; `seen` is the attempt that the page showed."""
+
+    refusals = (lifecycle.ActionRefused,)
+
+    def seen(self, subject: Order) -> str:
+        saga = latest_saga(subject)
+        return str(saga.attempt if saga else 0)
+
+
+def _attempt(seen: str) -> int | None:
+    return int(seen) if seen.isascii() and seen.isdigit() else None
+
+
+# --- start -----------------------------------------------------------------------------------------------
+
+
+class StartForm(ActForm):
+    reason = ReasonField(label=_("Reason"), required=False)
+
+
+class Start(OrderAct):
+    slug = "start"
+    label = "Start saga"
+    permission = "orders.start_saga"
+    form = StartForm
+    follows = "Stock is reserved, the payment is opened, and the customer gets a mail on how to pay."
+
+    def why_not(self, subject: Order) -> str:
+        return lifecycle.why_not_start(subject, latest_saga(subject))
+
+    def will(self, subject: Order) -> str:
+        saga = latest_saga(subject)
+        return f"Attempt {saga.attempt + 1} starts." if saga else "Its saga starts."
+
+    def do(self, subject: Order, data: dict[str, Any], actor: str, seen: str) -> lifecycle.Acted:
+        attempt = _attempt(seen)
+        return lifecycle.start(
+            subject.number, actor, data["reason"], attempt=None if attempt is None else attempt + 1
+        )
+
+
+# --- cancel ----------------------------------------------------------------------------------------------
+
+
+class CancelForm(ActForm):
+    reason = ReasonField(label=_("Reason"), help_text=_("The timeline shows it."))
+
+
+class Cancel(OrderAct):
+    slug = "cancel"
+    label = "Cancel order"
+    permission = "orders.cancel_saga"
+    form = CancelForm
+    dangerous = True
+    follows = (
+        "Everything done so far is undone, newest step first: the shipment is called back, the money is "
+        "released or refunded, the stock is free again. The customer gets a mail."
+    )
+
+    def why_not(self, subject: Order) -> str:
+        return lifecycle.why_not_cancel(subject, latest_saga(subject))
+
+    def will(self, subject: Order) -> str:
+        if latest_saga(subject) is None:
+            return "It is cancelled; there is nothing to roll back."
+        return f"It is cancelled and rolled back ({subject.get_status_display()} now)."
+
+    def do(self, subject: Order, data: dict[str, Any], actor: str, seen: str) -> lifecycle.Acted:
+        return lifecycle.cancel(subject.number, actor, data["reason"], attempt=_attempt(seen))
+
+
+# --- confirm the payment ---------------------------------------------------------------------------------
+
+
+class ConfirmForm(ActForm):
+    """With one order the amount is typed; with several each is confirmed in full."""
+
+    amount = AmountField(label=_("Amount"))
+    received_on = forms.DateField(
+        label=_("Received on"),
+        widget=forms.DateInput(format="%Y-%m-%d", attrs={"type": "date"}),
+        help_text=_("The booking date on the bank statement."),
+    )
+    bank_reference = forms.CharField(
+        label=_("Bank reference"),
+        required=False,
+        max_length=80,
+        help_text=_("The same reference is never counted twice for an order."),
+    )
+    reason = ReasonField(label=_("Reason"), help_text=_("How you know that the money has arrived."))
+    form_id = forms.UUIDField(widget=forms.HiddenInput)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.initial["received_on"] = timezone.now().date()
+        self.initial["form_id"] = uuid4()
+        if len(self.subjects) == 1:
+            (order,) = self.subjects
+            amount = self.fields["amount"]
+            assert isinstance(amount, AmountField)
+            amount.currency = order.currency
+            amount.help_text = _("In %s. Prefilled with what is open.") % order.currency
+            self.initial["amount"] = still_open(order).amount
+        else:
+            del self.fields["amount"]
+
+
+class Confirm(OrderAct):
+    slug = "confirm-payment"
+    label = "Confirm payment"
+    permission = "orders.confirm_payment"
+    form = ConfirmForm
+    follows = (
+        "The money is written down. Once all of it is there, the payment is captured and the order is "
+        "shipped. With less, the order goes on waiting; what is too much becomes a review item."
+    )
+
+    def why_not(self, subject: Order) -> str:
+        saga = latest_saga(subject)
+        why_not = lifecycle.why_not_confirm(subject, saga)
+        if not why_not and still_open(subject).amount == 0:
+            return "All of its money is there already."
+        return why_not
+
+    def will(self, subject: Order) -> str:
+        return f"{still_open(subject).format()} of {subject.total_money.format()} are open."
+
+    def seen(self, subject: Order) -> str:
+        return f"{super().seen(subject)}/{still_open(subject).amount}"
+
+    def do(self, subject: Order, data: dict[str, Any], actor: str, seen: str) -> lifecycle.Acted:
+        attempt, _slash, shown = seen.partition("/")
+        # Among several, the amount that the page showed is the one that the person has confirmed.
+        amount = data.get("amount", int(shown) if shown.isascii() and shown.isdigit() else 0)
+        return lifecycle.confirm_payment(
+            subject.number,
+            actor,
+            data["reason"],
+            amount=Money(amount, subject.currency),
+            received_on=data["received_on"],
+            bank_reference=data["bank_reference"],
+            form_id=f"{data['form_id']}/{subject.number}",
+            attempt=_attempt(attempt),
+        )
+
+
+# --- extend the deadline ---------------------------------------------------------------------------------
+
+
+class ExtendForm(ActForm):
+    deadline = forms.DateTimeField(
+        label=_("New deadline"),
+        widget=forms.DateTimeInput(format="%Y-%m-%dT%H:%M", attrs={"type": "datetime-local"}),
+        help_text=_("In UTC."),
+    )
+    reason = ReasonField(label=_("Reason"))
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        possible = []
+        for order in self.subjects:
+            saga = latest_saga(order)
+            if saga is not None and saga.deadline is not None:
+                later = saga.deadline + timedelta(days=7)
+                possible.append(min(later, lifecycle.latest_deadline(order, saga)))
+        if possible:
+            self.initial["deadline"] = min(possible).astimezone(UTC).replace(second=0, microsecond=0)
+
+
+class Extend(OrderAct):
+    slug = "extend-deadline"
+    label = "Extend deadline"
+    permission = "orders.extend_deadline"
+    form = ExtendForm
+    follows = "The order waits for its money until the new deadline; the customer's payment stays open."
+
+    def why_not(self, subject: Order) -> str:
+        return lifecycle.why_not_extend(subject, latest_saga(subject))
+
+    def will(self, subject: Order) -> str:
+        saga = latest_saga(subject)
+        assert saga is not None
+        assert saga.deadline is not None
+        latest = lifecycle.latest_deadline(subject, saga)
+        return (
+            f"The deadline is {saga.deadline:%Y-%m-%d %H:%M} UTC now; "
+            f"{latest:%Y-%m-%d %H:%M} UTC is the latest possible."
+        )
+
+    def do(self, subject: Order, data: dict[str, Any], actor: str, seen: str) -> lifecycle.Acted:
+        return lifecycle.extend_deadline(
+            subject.number, actor, data["reason"], data["deadline"], attempt=_attempt(seen)
+        )
+
+
+# --- enter a tracking number -----------------------------------------------------------------------------
+
+
+class TrackingForm(ActForm):
+    tracking_number = forms.CharField(label=_("Tracking number"), max_length=80)
+
+
+class EnterTracking(OrderAct):
+    slug = "tracking"
+    label = "Enter tracking number"
+    permission = "orders.change_order"
+    form = TrackingForm
+    on_list = False
+    follows = "The number is kept with the shipment, and the timeline shows who entered it."
+
+    def why_not(self, subject: Order) -> str:
+        return tracking.why_not_enter(latest_saga(subject))
+
+    def will(self, subject: Order) -> str:
+        return "The parcel's number is written down, or over."
+
+    def do(self, subject: Order, data: dict[str, Any], actor: str, seen: str) -> lifecycle.Acted:
+        return tracking.enter_tracking_number(subject.number, actor, data["tracking_number"])
+
+
+ORDER_ACTS = (Start(), Confirm(), Extend(), Cancel(), EnterTracking())

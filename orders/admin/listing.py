@@ -1,0 +1,64 @@
+"""The order list: what it shows comes with the page of orders itself, whatever their number."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.conf import settings
+from django.contrib import admin
+from django.db.models import OuterRef, QuerySet, Subquery, Sum
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from orders.models import Order, Saga
+from payments.gateways.base import EventOutcome, EventType
+from payments.models import PaymentEvent
+
+SOON = timedelta(hours=48)
+
+
+def with_money_and_deadline(orders: QuerySet[Order]) -> QuerySet[Order]:
+    """Each order with `amount_received` (minor units, or None) and `pay_until` of its latest attempt."""
+    latest = Saga.objects.filter(order=OuterRef("pk")).order_by("-attempt")
+    receipts = (
+        PaymentEvent.objects.filter(
+            payment=OuterRef("latest_payment"), type=EventType.RECEIPT, outcome=EventOutcome.SUCCEEDED
+        )
+        .order_by()
+        .values("payment")
+        .annotate(sum=Sum("amount"))
+    )
+    return orders.annotate(
+        latest_payment=Subquery(latest.values("payment")[:1]),
+        pay_until=Subquery(latest.values("deadline")[:1]),
+        amount_received=Subquery(receipts.values("sum")),
+    )
+
+
+def due_soon(orders: QuerySet[Order]) -> QuerySet[Order]:
+    """Those whose wait for money ends within 48 hours."""
+    waiting = Saga.objects.filter(status=Saga.Status.WAITING, deadline__lt=timezone.now() + SOON)
+    return orders.filter(status=Order.Status.AWAITING_PAYMENT, pk__in=waiting.values("order"))
+
+
+class PaymentMethodFilter(admin.SimpleListFilter):
+    title = _("payment method")
+    parameter_name = "payment_method"
+
+    def lookups(self, request: HttpRequest, model_admin: object) -> list[tuple[str, str]]:
+        return [(name, name.replace("_", " ")) for name in sorted(settings.PAYMENT_GATEWAYS)]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Order]) -> QuerySet[Order]:
+        return queryset.filter(payment_method=self.value()) if self.value() else queryset
+
+
+class DeadlineFilter(admin.SimpleListFilter):
+    title = _("deadline")
+    parameter_name = "deadline"
+
+    def lookups(self, request: HttpRequest, model_admin: object) -> list[tuple[str, str]]:
+        return [("soon", str(_("within 48 hours")))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Order]) -> QuerySet[Order]:
+        return due_soon(queryset) if self.value() == "soon" else queryset

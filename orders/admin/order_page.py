@@ -1,0 +1,57 @@
+"""What an order's page shows: the panel on top and the timeline. Both renew themselves while the saga runs.
+
+The page asks every second with the stamp of what it shows; when nothing has changed the answer is empty, so
+nothing moves under the reader's hands. When the saga has ended the answer carries no trigger any more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+from urllib.parse import quote
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.template.loader import render_to_string
+
+from orders.admin.acts import latest_saga
+from orders.models import Order, Shipment
+from orders.services.outlook import outlook
+from orders.services.timeline import timeline
+from shop.kernel.admin.acting import Button
+
+
+def page_context(request: HttpRequest, order: Order, buttons: list[Button]) -> dict[str, Any]:
+    """The context of panel and timeline; `stamp` stands for what they show."""
+    saga = latest_saga(order)
+    context: dict[str, Any] = {
+        "order": order,
+        "saga": saga,
+        "outlook": outlook(order, saga),
+        "timeline": timeline(order),
+        "attempts": saga.attempt if saga else 0,
+        "letters": [letter for letter in saga.dead_letters.all() if letter.state != "resolved"]
+        if saga
+        else [],
+        "act_buttons": buttons,
+        "shipment": Shipment.objects.filter(saga=saga).first() if saga else None,
+        "temporal_url": _temporal_url(request, order),
+    }
+    shown = render_to_string("admin/orders/order/_live.html", context, request)
+    return context | {"stamp": hashlib.sha256(shown.encode()).hexdigest()[:16]}
+
+
+def renewed(request: HttpRequest, order: Order, buttons: list[Button]) -> HttpResponse:
+    """The answer to the page's question whether anything has changed."""
+    context = page_context(request, order, buttons)
+    if request.GET.get("stamp") == context["stamp"]:
+        return HttpResponse(status=204)
+    return HttpResponse(render_to_string("admin/orders/order/_live.html", context | {"oob": True}, request))
+
+
+def _temporal_url(request: HttpRequest, order: Order) -> str:
+    """The workflow in Temporal's own screens, for people who look after the engine."""
+    if not (settings.TEMPORAL_UI_URL and request.user.has_perm("kernel.view_outboxmessage")):
+        return ""
+    namespace = quote(settings.TEMPORAL_NAMESPACE, safe="")
+    return f"{settings.TEMPORAL_UI_URL}/namespaces/{namespace}/workflows/{quote(order.workflow_id, safe='')}"

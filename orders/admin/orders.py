@@ -1,0 +1,160 @@
+"""Orders: the list, an order's page, and taking one by hand. An order is never changed here, only acted on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from django.conf import settings
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
+from django.forms import ModelForm
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import get_object_or_404
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy as _
+from django_htmx.http import HttpResponseClientRefresh
+
+from orders.admin import listing, placing
+from orders.admin.acts import ORDER_ACTS
+from orders.admin.order_page import page_context, renewed
+from orders.models import Order
+from orders.services.notes import change_notes
+from orders.services.packing import packing_slip
+from shop.kernel.admin.acting import ActingAdmin
+from shop.kernel.admin.labels import label
+from shop.kernel.admin.readonly import FastListAdmin
+from shop.kernel.money import Money
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    OrderForm = ModelForm[Order]
+else:
+    OrderForm = ModelForm
+
+
+@admin.register(Order)
+class OrderAdmin(ActingAdmin, FastListAdmin):
+    acts = ORDER_ACTS
+    list_display = (
+        "number",
+        "state",
+        "customer_name",
+        "total_shown",
+        "received_shown",
+        "deadline",
+        "created_at",
+    )
+    list_filter = ("status", listing.PaymentMethodFilter, listing.DeadlineFilter, "created_at")
+    search_fields = ("number", "customer_name", "customer_email", "lines__sku")
+    search_help_text = _("Number, customer, e-mail or SKU")
+    sortable_by: ClassVar = ("number", "created_at")
+    fields = ("notes",)
+    change_form_template = "admin/orders/order/change_form.html"
+
+    # --- the list ----------------------------------------------------------------------------------------
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Order]:
+        return listing.with_money_and_deadline(super().get_queryset(request))
+
+    @admin.display(description=_("status"))
+    def state(self, order: Order) -> SafeString:
+        return label(order.status, order.get_status_display())
+
+    @admin.display(description=_("total"))
+    def total_shown(self, order: Order) -> str:
+        return order.total_money.format()
+
+    @admin.display(description=_("received"), empty_value="–")
+    def received_shown(self, order: Any) -> str | None:
+        received = order.amount_received
+        return None if received is None else Money(received, order.currency).format()
+
+    @admin.display(description=_("deadline (UTC)"), empty_value="–")
+    def deadline(self, order: Any) -> datetime | None:
+        waiting = order.status == Order.Status.AWAITING_PAYMENT
+        return order.pay_until if waiting else None
+
+    # --- acts --------------------------------------------------------------------------------------------
+
+    def act_subjects(self, request: HttpRequest) -> QuerySet[Order]:
+        return Order.objects.prefetch_related("sagas__payment__events")
+
+    # --- an order's page ---------------------------------------------------------------------------------
+
+    def get_urls(self) -> list[URLPattern]:
+        guard = self.admin_site.admin_view
+        return [
+            # Not behind the guard: a redirect to the login page would end up inside the page.
+            path("<int:object_id>/live/", self.live_view, name="orders_order_live"),
+            path("<int:object_id>/packing-slip/", guard(self.packing_slip_view), name="orders_order_slip"),
+            *super().get_urls(),
+        ]
+
+    def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kw: Any) -> Any:
+        order = context.get("original")
+        if order is not None:
+            found = self._for_page(order.pk)
+            context |= page_context(request, found, self.buttons(request, found))
+            context |= {"lines": found.lines.all(), "title": _("Order %s") % order.number, "subtitle": None}
+            context |= {"show_save_and_add_another": False, "show_save_and_continue": False}
+        return super().render_change_form(request, context, *args, **kw)
+
+    def live_view(self, request: HttpRequest, object_id: int) -> HttpResponse:
+        """Panel and timeline, if they have changed."""
+        if not self.admin_site.has_permission(request):
+            return HttpResponseClientRefresh()  # the session has ended: the whole page goes to the login
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        order = self._for_page(object_id)
+        return renewed(request, order, self.buttons(request, order))
+
+    def packing_slip_view(self, request: HttpRequest, object_id: int) -> HttpResponse:
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        order = get_object_or_404(Order.objects.prefetch_related("lines"), pk=object_id)
+        slip = packing_slip(order, settings.SHOP_NAME)
+        disposition = f'inline; filename="{order.number}.pdf"'
+        return HttpResponse(
+            slip, content_type="application/pdf", headers={"Content-Disposition": disposition}
+        )
+
+    def _for_page(self, pk: int) -> Order:
+        wanted = Order.objects.prefetch_related("lines", "sagas__payment__events", "sagas__dead_letters")
+        return get_object_or_404(wanted, pk=pk)
+
+    def save_model(self, request: HttpRequest, obj: Order, form: OrderForm, change: bool) -> None:
+        change_notes(obj.number, request.user.get_username(), obj.notes)
+
+    # --- taking an order by hand -------------------------------------------------------------------------
+
+    def add_view(
+        self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        if not self.has_add_permission(request):
+            raise PermissionDenied
+        more = "more" in request.POST
+        data = placing.with_more_lines(request.POST) if more else request.POST
+        sent = data if request.method == "POST" else None
+        form, lines = placing.PlaceOrderForm(sent), placing.LineFormSet(sent)
+        if sent is not None and not more:
+            order = placing.place(form, lines, request.user.get_username())
+            if order is not None:
+                self.message_user(request, _("%s is placed.") % order.number, level=messages.SUCCESS)
+                return HttpResponseRedirect(reverse("admin:orders_order_change", args=[order.pk]))
+        context = {
+            **self.admin_site.each_context(request),
+            "title": _("Take an order"),
+            "opts": self.opts,
+            "form": form,
+            "lines": lines,
+            "silent": more,
+            "groups": placing.groups(form),
+            "products": placing.suggestions(),
+            "media": self.media,
+            **(extra_context or {}),
+        }
+        return TemplateResponse(request, "admin/orders/order/place.html", context)

@@ -1,0 +1,121 @@
+"""Where an order stands, in words: its state, its money, and what happens next without anybody doing anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.utils import timezone
+
+from orders.models import Mail, Order, OrderEvent, Saga
+from payments import ledger
+from shop.kernel.models import OutboxMessage
+from shop.kernel.money import Money
+
+S = Saga.Status
+# Mails go out after a saga has ended; a page looks on for this long.
+AFTERMATH = timedelta(minutes=2)
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """`difference` is what is missing, or (below zero) what came in too much. `live`: it moves by itself now."""
+
+    state: str
+    next: str
+    due: Money
+    received: Money
+    difference: Money
+    payment_status: str
+    deadline: datetime | None
+    live: bool
+    queued: bool
+
+
+def outlook(order: Order, saga: Saga | None) -> Outlook:
+    """What to tell about an order and its latest saga."""
+    totals = saga.payment.totals() if saga and saga.payment else ledger.Totals()
+    due, received = order.total_money, Money(totals.received, order.currency)
+    ids = [order.workflow_id]
+    if saga is not None and saga.status == S.COMPENSATION_FAILED:
+        ids += [f"dead-letter-{pk}" for pk in saga.dead_letters.values_list("pk", flat=True)]
+    queued = OutboxMessage.objects.filter(workflow_id__in=ids, state=OutboxMessage.State.QUEUED).exists()
+    state, follows = _in_words(order, saga, due - received, queued)
+    return Outlook(
+        state=state,
+        next=follows,
+        due=due,
+        received=received,
+        difference=due - received,
+        payment_status=totals.status.replace("_", " ") if saga and saga.payment else "",
+        deadline=saga.deadline if saga else None,
+        live=queued or (saga is not None and (not saga.is_final or _has_aftermath(saga))),
+        queued=queued,
+    )
+
+
+def _has_aftermath(saga: Saga) -> bool:
+    if saga.dead_letters.filter(state="retrying").exists():
+        return True
+    if saga.ended_at is None or saga.ended_at < timezone.now() - AFTERMATH:
+        return False
+    return saga.mails.filter(state__in=[Mail.State.QUEUED, Mail.State.SENDING]).exists()
+
+
+def _in_words(order: Order, saga: Saga | None, missing: Money, queued: bool) -> tuple[str, str]:
+    if saga is None:
+        if order.status == Order.Status.CANCELLED:
+            return "Cancelled before its saga was started.", "Nothing."
+        return "Placed. Its saga has not been started.", "Nothing, until someone starts the saga."
+    cancel_asked = (
+        not saga.is_final
+        and order.events.filter(kind=OrderEvent.Kind.CANCEL, data__attempt=saga.attempt).exists()
+    )
+    if cancel_asked and saga.status != S.COMPENSATING:
+        return (
+            "Its cancellation has been asked for.",
+            "The saga stops and rolls back what it has done, newest step first.",
+        )
+    match saga.status:
+        case S.PENDING:
+            follow = "Stock is reserved and the payment is opened as soon as the engine takes the order."
+            return ("Its start is queued." if queued else "Its saga is starting."), follow
+        case S.WAITING:
+            return _waiting(saga, missing)
+        case S.COMPENSATING:
+            return (
+                f"Rolling back: {saga.reason}",
+                "Each step is undone, newest first. What cannot be undone becomes a dead letter.",
+            )
+        case S.COMPLETED:
+            return "Paid and shipped.", "Nothing: the order is complete."
+        case S.CANCELLED:
+            return f"Cancelled: {saga.reason}", "Nothing. The saga can be started again."
+        case S.COMPENSATION_FAILED:
+            return (
+                f"Its rollback failed. Reason of the rollback: {saga.reason}",
+                "Nothing, until its dead letters are retried.",
+            )
+    return _running(order)
+
+
+def _waiting(saga: Saga, missing: Money) -> tuple[str, str]:
+    if missing.amount <= 0:
+        return "The money is there.", "The payment is captured and the parcel is shipped."
+    until = f"{saga.deadline:%Y-%m-%d %H:%M} UTC" if saga.deadline else "the deadline"
+    return (
+        f"Waiting for {missing.format()}.",
+        f"The customer is reminded before the deadline. At {until} the provider is asked a last time; "
+        "if the money is not there then, everything is rolled back.",
+    )
+
+
+def _running(order: Order) -> tuple[str, str]:
+    match order.status:
+        case Order.Status.PAID:
+            return "Paid.", "The parcel is handed to the carrier, then the customer is told."
+        case Order.Status.SHIPPED:
+            return "Paid and handed to the carrier.", "The customer is told; then the order is complete."
+        case Order.Status.AWAITING_PAYMENT:
+            return "The money is there.", "The payment is captured and the parcel is shipped."
+    return "Its saga has begun.", "Stock is reserved and the payment is opened."

@@ -1,0 +1,213 @@
+"""Everything that happened to an order, from all its books, as one story: oldest first, newest last.
+
+The number of queries does not depend on how much has happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import groupby
+from typing import Any
+
+from orders.models import Mail, Order, OrderEvent, SagaStep
+from payments.models import PaymentEvent, WebhookDelivery
+from shop.kernel.models import OutboxMessage
+from shop.kernel.money import Money
+
+STEPS = {
+    "inventory": ("Stock reserved", "Reserving stock", "Stock released"),
+    "payment_hold": ("Payment opened", "Opening the payment", "Authorization released"),
+    "payment_captured": ("Payment captured", "Capturing the payment", "Payment refunded"),
+    "shipping": ("Handed to the carrier", "Handing to the carrier", "Shipment called back"),
+    "confirmation": ("Confirmation sent", "Sending the confirmation", ""),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One thing that happened. `kind` is staff, step, rollback, payment, mail or webhook.
+
+    `state` is a word for its outcome (succeeded, failed, queued, delivered, sent …), empty where there is
+    none. `pk` is that of the row behind it; `parts` are the undos of a rollback, in the order undone.
+    """
+
+    at: datetime
+    kind: str
+    title: str
+    state: str = ""
+    actor: str = ""
+    text: str = ""
+    reference: str = ""
+    attempt: int = 0
+    seconds: float | None = None
+    pk: int = 0
+    parts: list[Entry] = field(default_factory=list)
+
+
+def timeline(order: Order) -> list[Entry]:
+    """The story of an order, all attempts together."""
+    steps = list(SagaStep.objects.filter(saga__order=order).select_related("saga").order_by("id"))
+    payments = list(
+        PaymentEvent.objects.filter(payment__saga__order=order)
+        .select_related("payment", "payment__saga")
+        .order_by("id")
+    )
+    entries = [
+        *map(_staff, order.events.select_related("message").order_by("id")),
+        *(_step(row) for row in steps if row.kind == SagaStep.Kind.ACTION),
+        *_rollbacks(row for row in steps if row.kind == SagaStep.Kind.COMPENSATION),
+        *map(_payment, payments),
+        *map(_mail, Mail.objects.filter(saga__order=order).select_related("saga").order_by("id")),
+        *_webhooks(order),
+    ]
+    return sorted(entries, key=lambda entry: entry.at)
+
+
+# --- what people did -------------------------------------------------------------------------------------
+
+
+def _staff(event: OrderEvent) -> Entry:
+    message = event.message
+    return Entry(
+        at=event.at,
+        kind="staff",
+        title=_capitalized(event.get_kind_display()),
+        state=message.state if message else "",
+        actor=event.actor,
+        text=" ".join(filter(None, (event.reason, _details(event.data), _trouble(message)))),
+        attempt=event.data.get("attempt", 0),
+        pk=event.pk,
+    )
+
+
+def _trouble(message: OutboxMessage | None) -> str:
+    return f"({message.last_error})" if message and message.last_error and not message.delivered_at else ""
+
+
+def _details(data: dict[str, Any]) -> str:
+    parts = []
+    if "amount" in data:
+        parts.append(f"{Money(data['amount'], data['currency']).format()}, received on {data['received_on']}")
+    if data.get("bank_reference"):
+        parts.append(f"bank reference {data['bank_reference']}")
+    if "before" in data:
+        parts.append(f"from {_minute(data['before'])} to {_minute(data['after'])} UTC")
+    if "tracking_number" in data:
+        parts.append(str(data["tracking_number"]))
+    if "step" in data:
+        parts.append(f"undo of {str(data['step']).replace('_', ' ')}")
+    return f"[{'; '.join(parts)}]" if parts else ""
+
+
+def _minute(text: str) -> str:
+    return f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M}"
+
+
+# --- what the saga did -----------------------------------------------------------------------------------
+
+
+def _step(row: SagaStep) -> Entry:
+    done, trying, undone = STEPS.get(row.step, (row.step, row.step, row.step))
+    failed = row.outcome == SagaStep.Outcome.FAILED
+    if row.kind == SagaStep.Kind.COMPENSATION:
+        title = f"Undo of {row.step.replace('_', ' ')}" if row.outcome != "succeeded" else undone
+    else:
+        title = trying if failed else done
+    if row.attempt > 1 or failed:
+        title += f" (try {row.attempt})"
+    return Entry(
+        at=row.at,
+        kind="step",
+        title=title,
+        state=row.outcome,
+        actor=row.actor,
+        text=row.error,
+        reference=row.reference,
+        attempt=row.saga.attempt,
+        seconds=(row.at - row.started_at).total_seconds(),
+        pk=row.pk,
+    )
+
+
+def _rollbacks(rows: Iterable[SagaStep]) -> Iterator[Entry]:
+    """One entry for each run, with its undos in the order undone: last step first."""
+    by_run = sorted(rows, key=lambda row: (row.saga_id, row.rollback_run, row.pk))
+    for _, group in groupby(by_run, key=lambda row: (row.saga_id, row.rollback_run)):
+        run = list(group)
+        # The last word on each step: a retry may have succeeded.
+        last = {row.step: row.outcome for row in run}.values()
+        failed = sum(outcome == SagaStep.Outcome.FAILED for outcome in last)
+        undone = sum(outcome == SagaStep.Outcome.SUCCEEDED for outcome in last)
+        numbers = {
+            "undone": undone,
+            "with nothing to undo": len(last) - undone - failed,
+            "not undone": failed,
+        }
+        counts = ", ".join(f"{number} {words}" for words, number in numbers.items() if number)
+        yield Entry(
+            at=run[0].started_at,
+            kind="rollback",
+            title="Rolled back, newest step first",
+            state=SagaStep.Outcome.FAILED if failed else SagaStep.Outcome.SUCCEEDED,
+            text=f"{run[0].saga.reason} ({counts})",
+            attempt=run[0].saga.attempt,
+            seconds=(run[-1].at - run[0].started_at).total_seconds(),
+            parts=[_step(row) for row in run],
+        )
+
+
+# --- money, mails, webhooks ------------------------------------------------------------------------------
+
+
+def _payment(event: PaymentEvent) -> Entry:
+    day = event.occurred_at.date()
+    dated = f"Dated {day:%Y-%m-%d}." if day != event.recorded_at.date() else ""
+    return Entry(
+        at=event.recorded_at,
+        kind="payment",
+        title=f"{_capitalized(event.get_type_display())} {event.money.format()}",
+        state=event.outcome,
+        actor=event.actor or event.source,
+        text=" ".join(filter(None, (event.detail if event.source != "staff" else "", dated))),
+        reference=event.psp_reference,
+        attempt=event.payment.saga.attempt,
+        pk=event.payment_id,
+    )
+
+
+def _mail(mail: Mail) -> Entry:
+    return Entry(
+        at=mail.sent_at or mail.created_at,
+        kind="mail",
+        title=f"Mail: {mail.subject}",
+        state=mail.state,
+        actor=f"to {mail.recipient}",
+        text=mail.error,
+        attempt=mail.saga.attempt,
+        pk=mail.pk,
+    )
+
+
+def _webhooks(order: Order) -> Iterator[Entry]:
+    deliveries = WebhookDelivery.objects.filter(
+        gateway=order.payment_method,
+        payment_reference__in=order.sagas.exclude(payment__reference="").values("payment__reference"),
+    ).defer("body", "headers")
+    for delivery in deliveries.order_by("id"):
+        said = ", ".join(f"{event['type']} {event['outcome']}" for event in delivery.events)
+        yield Entry(
+            at=delivery.received_at,
+            kind="webhook",
+            title="Webhook" + (f": {said}" if said else ""),
+            state=delivery.state,
+            actor=delivery.gateway,
+            text=delivery.error,
+            reference=delivery.event_id,
+            pk=delivery.pk,
+        )
+
+
+def _capitalized(words: str) -> str:
+    return words[:1].upper() + words[1:]

@@ -1,0 +1,5 @@
+"""The staff's screens for payments: the books to look at, and what a person has to decide."""
+
+from payments.admin import payments, review, webhooks
+
+__all__ = ["payments", "review", "webhooks"]

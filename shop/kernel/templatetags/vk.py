@@ -1,0 +1,36 @@
+"""Small formats of the staff's screens."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from django import template
+from django.utils.safestring import SafeString
+
+from shop.kernel.admin.labels import label
+from shop.kernel.money import Money
+
+register = template.Library()
+
+
+@register.filter
+def vk_label(state: str, words: str) -> SafeString:
+    """`{{ order.status|vk_label:order.get_status_display }}`: a coloured label."""
+    return label(state, words)
+
+
+@register.filter
+def underscored(name: str) -> str:
+    """`payment_hold` as people read it."""
+    return name.replace("_", " ")
+
+
+@register.filter
+def absolute(money: Money) -> str:
+    return Money(abs(money.amount), money.currency).format()
+
+
+@register.filter
+def percent(hundredths: int) -> str:
+    """1900 is 19 %."""
+    return f"{(Decimal(hundredths) / 100).normalize():f} %"

@@ -1,0 +1,91 @@
+"""What waits for a person: counts that lead to the lists behind them, and only what the person may see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from django.contrib.auth.models import AnonymousUser, User
+from django.db.models import QuerySet
+from django.urls import reverse
+
+from orders.admin.listing import due_soon
+from orders.models import DeadLetter, Order
+from payments.models import ReviewItem
+from shop.kernel.admin.messages import overdue
+from shop.kernel.models import OutboxMessage
+
+MOST = 1000  # nobody needs the exact number beyond
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One line of the queue. `count` is capped at `MOST`."""
+
+    label: str
+    count: int
+    url: str
+    urgent: bool
+
+    @property
+    def many(self) -> bool:
+        return self.count >= MOST
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    label: str
+    permission: str
+    rows: Callable[[], QuerySet[Any]]
+    list_name: str
+    query: str
+    urgent: bool = False
+
+
+_KINDS = (
+    _Kind(
+        "Dead letters: rollbacks that failed",
+        "orders.view_deadletter",
+        lambda: DeadLetter.objects.filter(state=DeadLetter.State.OPEN),
+        "orders_deadletter",
+        "state__exact=open",
+        urgent=True,
+    ),
+    _Kind(
+        "Review items: money that does not fit",
+        "payments.view_reviewitem",
+        lambda: ReviewItem.objects.filter(state=ReviewItem.State.OPEN),
+        "payments_reviewitem",
+        "state__exact=open",
+    ),
+    _Kind(
+        "Unpaid orders with a deadline within 48 hours",
+        "orders.view_order",
+        lambda: due_soon(Order.objects.all()),
+        "orders_order",
+        "deadline=soon",
+    ),
+    _Kind(
+        "Messages to Temporal that wait for more than a minute",
+        "kernel.view_outboxmessage",
+        lambda: overdue(OutboxMessage.objects.all()),
+        "kernel_outboxmessage",
+        "waiting=long",
+        urgent=True,
+    ),
+)
+
+
+def tasks(user: User | AnonymousUser) -> list[Task]:
+    """The queue of this person."""
+    return [
+        Task(
+            label=kind.label,
+            count=kind.rows().order_by()[:MOST].count(),
+            url=f"{reverse(f'admin:{kind.list_name}_changelist')}?{kind.query}",
+            urgent=kind.urgent,
+        )
+        for kind in _KINDS
+        if user.has_perm(kind.permission)
+    ]

@@ -1,0 +1,101 @@
+"""One story from all the books, and amounts as people type them."""
+
+from __future__ import annotations
+
+import pytest
+from django.utils import timezone
+
+from orders.models import Saga, SagaStep
+from orders.services import lifecycle
+from orders.services.packing import printable
+from orders.services.timeline import timeline
+from shop.kernel.forms import parse_amount
+from shop.kernel.models import OutboxMessage
+from tests import factories
+from tests.orders.test_admin import shop, waiting
+
+__all__ = ["shop"]  # a fixture
+
+
+def undo(order_pk: int, step: str, outcome: str, *, attempt: int = 1, error: str = "") -> None:
+    saga = Saga.objects.get(order=order_pk)
+    SagaStep.objects.create(
+        saga=saga,
+        step=step,
+        kind="compensation",
+        outcome=outcome,
+        attempt=attempt,
+        idempotency_key="k",
+        error=error,
+        actor="saga",
+        rollback_run="run-1",
+        started_at=timezone.now(),
+    )
+
+
+@pytest.mark.django_db
+def test_a_rollback_is_one_entry_with_its_undos_in_the_order_undone() -> None:
+    factories.product()
+    order = waiting()
+    lifecycle.cancel(order.number, "ada", "no money")
+    Saga.objects.update(reason="no money", status="compensating")
+    undo(order.pk, "payment_hold", "failed", error="The provider is down.")
+    undo(order.pk, "payment_hold", "failed", attempt=2, error="The provider is down.")
+    undo(order.pk, "inventory", "succeeded")
+    before = next(entry for entry in timeline(order) if entry.kind == "rollback")
+    assert (before.state, before.text) == ("failed", "no money (1 undone, 1 not undone)")
+
+    undo(order.pk, "payment_hold", "succeeded", attempt=3)  # the dead letter's retry
+    story = timeline(order)
+    assert [entry.at for entry in story] == sorted(entry.at for entry in story)
+    (rollback,) = (entry for entry in story if entry.kind == "rollback")
+    assert (rollback.state, rollback.text) == ("succeeded", "no money (2 undone)")
+    assert [(part.title, part.state) for part in rollback.parts] == [
+        ("Undo of payment hold (try 1)", "failed"),
+        ("Undo of payment hold (try 2)", "failed"),
+        ("Stock released", "succeeded"),
+        ("Authorization released (try 3)", "succeeded"),
+    ]
+
+
+@pytest.mark.django_db
+def test_staff_see_whether_what_they_did_is_queued_or_delivered() -> None:
+    factories.product()
+    order = waiting()
+    lifecycle.cancel(order.number, "ada", "no money")
+    OutboxMessage.objects.filter(name="cancel_order").update(last_error="Temporal cannot be reached")
+    cancel = timeline(order)[-1]
+    assert (cancel.actor, cancel.state) == ("ada", "queued")
+    assert cancel.text == "no money (Temporal cannot be reached)"
+    OutboxMessage.objects.update(state="delivered", delivered_at=timezone.now())
+    cancel = timeline(order)[-1]
+    assert (cancel.state, cancel.text) == ("delivered", "no money")
+
+
+@pytest.mark.parametrize(
+    ("typed", "currency", "amount"),
+    [
+        ("39.98", "EUR", 3998), ("39,98", "EUR", 3998), ("39", "EUR", 3900), (" 39,9 ", "EUR", 3990),
+        ("1.299,99", "EUR", 129999), ("1,299.99", "EUR", 129999), ("1 299,99", "EUR", 129999),
+        ("1’299.99", "CHF", 129999), ("1.234.567", "EUR", 123456700), ("0,01", "EUR", 1),
+        ("1250", "JPY", 1250), ("1,250,000", "JPY", 1250000), ("1.299", "KWD", 1299),
+    ],
+)  # fmt: skip
+def test_amounts_are_read_as_people_type_them(typed: str, currency: str, amount: int) -> None:
+    assert parse_amount(typed, currency) == amount
+
+
+@pytest.mark.parametrize(
+    ("typed", "currency"),
+    [
+        ("", "EUR"), ("abc", "EUR"), ("-5", "EUR"), ("1.299", "EUR"), ("1,2,3", "EUR"), ("1.2.34", "EUR"),
+        ("12.5", "JPY"), ("€5", "EUR"), ("1e3", "EUR"), (".5", "EUR"), ("9" * 20, "EUR"), ("٣٩", "EUR"),
+    ],
+)  # fmt: skip
+def test_amounts_that_could_mean_two_things_are_refused(typed: str, currency: str) -> None:
+    with pytest.raises(ValueError, match=r"\."):
+        parse_amount(typed, currency)
+
+
+def test_what_the_pdf_font_lacks_loses_its_accents_only() -> None:
+    assert printable("Größe, Łódź, Škoda – “Ærø” 10 €") == 'Größe, Lódz, Skoda - "Ærø" 10 EUR'
