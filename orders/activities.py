@@ -29,7 +29,7 @@ from orders.workflows.types import (
     StepInput,
     StepResult,
 )
-from payments.gateways.base import GatewayMisconfigured, GatewayRefused, GatewayUnavailable
+from payments.gateways.base import GatewayMisconfigured, GatewayRefused
 from shop.kernel.activities import orm_activity
 
 PERMANENT = (
@@ -55,14 +55,15 @@ def _audited(step: StepInput, do: Callable[[StepRef], SagaStep]) -> SagaStep:
         raise _for_the_engine(error) from error
 
 
-def _for_the_engine(error: Exception) -> Exception:
+def _for_the_engine(error: Exception) -> ApplicationError:
     """The error with what the engine should do about it."""
-    if isinstance(error, PERMANENT):
-        return ApplicationError(str(error), type=type(error).__name__, non_retryable=True)
-    if isinstance(error, GatewayUnavailable) and error.retry_after:
-        pause = timedelta(seconds=min(error.retry_after, 300))
-        return ApplicationError(str(error), type=type(error).__name__, next_retry_delay=pause)
-    return error
+    pause = getattr(error, "retry_after", None)
+    return ApplicationError(
+        str(error) or type(error).__name__,
+        type=type(error).__name__,
+        non_retryable=isinstance(error, PERMANENT),
+        next_retry_delay=timedelta(seconds=min(pause, 300)) if pause else None,
+    )
 
 
 def _result(row: SagaStep) -> StepResult:
@@ -141,7 +142,7 @@ def check_payment_status(step: StepInput) -> str:
 @orm_activity
 def send_order_email(mail: MailInput) -> str:
     try:
-        return mails.send(mail.order_number, mail.attempt, mail.kind).state
+        return mails.send(mail.order_number, mail.attempt, mail.kind, mail.about).state
     except Exception as error:
         raise _for_the_engine(error) from error
 

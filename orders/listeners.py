@@ -6,16 +6,20 @@ holds the lock of the payment, which comes after the order's.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from django.conf import settings
 from django.dispatch import receiver
 
-from orders.models import OrderEvent, Saga
-from orders.services import lifecycle
-from orders.workflows.types import PaymentFailed
+from orders.models import Mail, Order, OrderEvent, Saga
+from orders.services import lifecycle, mails
+from orders.workflows.types import TASK_QUEUE, MailInput, PaymentFailed
+from payments.gateways import gateway
 from payments.ledger import Totals
-from payments.models import Payment, ReviewItem
-from payments.signals import payment_failed, payment_received
+from payments.models import Payment, PaymentEvent, ReviewItem
+from payments.services import transfers
+from payments.signals import payment_failed, payment_received, payment_refunded, payments_received
 from shop.kernel import outbox
 from shop.kernel.models import OutboxMessage
 from shop.kernel.money import Money
@@ -26,24 +30,19 @@ def _saga_of(payment: Payment) -> Saga | None:
 
 
 @receiver(payment_received)
-def confirm_when_paid(payment: Payment, totals: Totals, **_: Any) -> None:
+def confirm_when_paid(payment: Payment, totals: Totals, new: int, **_: Any) -> None:
     saga = _saga_of(payment)
     if saga is None:
         return
-    received = Money(totals.received, payment.currency)
     if saga.is_final:
-        _review(
-            f"late:{payment.pk}:{totals.received}",
-            ReviewItem.Reason.LATE,
-            payment,
-            received,
-            f"{received} have come in, but the order is {saga.order.get_status_display()}.",
-        )
+        _take_late_money(saga, payment, totals, Money(new, payment.currency))
         return
-    if totals.received >= saga.order.total:
+    if payment.missing(totals) <= 0:
         lifecycle.queue_confirmation(saga, totals.received)
     if totals.received > saga.order.total:
-        over = received - saga.order.total_money
+        # Only what this receipt adds: what was too much before is in review already.
+        over = Money(min(new, totals.received - saga.order.total), payment.currency)
+        received = Money(totals.received, payment.currency)
         _review(
             f"too-much:{payment.pk}:{totals.received}",
             ReviewItem.Reason.TOO_MUCH,
@@ -51,6 +50,58 @@ def confirm_when_paid(payment: Payment, totals: Totals, **_: Any) -> None:
             over,
             f"{received} have come in for {saga.order.total_money}: {over} too much.",
         )
+
+
+def _take_late_money(saga: Saga, payment: Payment, totals: Totals, money: Money) -> None:
+    """Back to the customer of a cancelled order, where that is wanted; else for a person.
+
+    An order that was completed, or started again, may have another use for it.
+    """
+    ours = gateway(payment.gateway).capabilities.received_on_our_account
+    if ours and settings.REFUND_LATE_MONEY and saga.order.status == Order.Status.CANCELLED:
+        transfers.pay_back(money, f"late/{payment.pk}/{totals.received}", "shop", payment=payment)
+        return
+    _review(
+        f"late:{payment.pk}:{totals.received}",
+        ReviewItem.Reason.LATE,
+        payment,
+        money,
+        f"{money} have come in, but the order is {saga.order.get_status_display()}.",
+    )
+
+
+@receiver(payments_received)
+def confirm_all_that_are_paid(received: Sequence[tuple[Payment, Totals]], **_: Any) -> None:
+    """The same for a statement's payments: what is late or too much of them is not recorded as received."""
+    complete = {payment.pk: totals for payment, totals in received if payment.missing(totals) <= 0}
+    sagas = Saga.objects.filter(payment__in=complete).exclude(status__in=Saga.FINAL)
+    lifecycle.queue_confirmations(
+        [
+            (saga, complete[saga.payment_id].received)
+            for saga in sagas.select_related("order", "payment")
+            if saga.payment_id is not None
+        ]
+    )
+
+
+@receiver(payment_refunded)
+def mail_refund(payment: Payment, money: Money, request: PaymentEvent, **_: Any) -> None:
+    """Tell the customer of a refund that staff made; each has its own mail."""
+    saga = _saga_of(payment)
+    if saga is None:
+        return
+    about = f"refund-{request.pk}"
+    mails.write(saga, Mail.Kind.REFUNDED, about, refunded=money)
+    workflow_id = f"order-mail-{saga.order.number}-{about}"
+    outbox.start_workflow(
+        workflow_id,
+        workflow_id,
+        "OrderMailWorkflow",
+        MailInput(saga.order.number, saga.attempt, Mail.Kind.REFUNDED, about),
+        task_queue=TASK_QUEUE,
+        summary=f"{saga.order.number}: refund mail",
+        order_number=saga.order.number,
+    )
 
 
 @receiver(payment_failed)

@@ -1,4 +1,4 @@
-"""What staff do to an order: start, cancel, confirm the payment, extend the deadline, enter a tracking number."""
+"""What staff do to an order: start, cancel, confirm the payment, extend the deadline, refund, enter a tracking number."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from django.utils.translation import gettext_lazy as _
 
 from orders.models import Order, Saga
 from orders.services import lifecycle, tracking
+from payments.admin import refund_acts
+from payments.models import Payment
+from payments.services.refunding import RefundAsked, RefundRefused
 from shop.kernel.admin.acting import Act, ActForm
 from shop.kernel.forms import AmountField, ReasonField
 from shop.kernel.money import Money
@@ -250,4 +253,40 @@ class EnterTracking(OrderAct):
         return tracking.enter_tracking_number(subject.number, actor, data["tracking_number"])
 
 
-ORDER_ACTS = (Start(), Confirm(), Extend(), Cancel(), EnterTracking())
+# --- refund ----------------------------------------------------------------------------------------------
+
+
+def payment_of(order: Order) -> Payment | None:
+    """The payment of the latest attempt."""
+    saga = latest_saga(order)
+    return saga.payment if saga else None
+
+
+class RefundForm(refund_acts.RefundForm):
+    def payment_of(self, subject: Any) -> Payment | None:
+        return payment_of(subject)
+
+
+class Refund(refund_acts.Refund):
+    """The refund of an order's payment. While the order rolls back, the saga gives the money back itself."""
+
+    form = RefundForm
+    follows = f"{refund_acts.Refund.follows} The order itself goes on as it is."
+
+    def payment_of(self, subject: Any) -> Payment | None:
+        return payment_of(subject)
+
+    def why_not(self, subject: Any) -> str:
+        saga = latest_saga(subject)
+        if saga is not None and saga.status == Saga.Status.COMPENSATING:
+            return "The order is being rolled back, and its money with it."
+        return super().why_not(subject)
+
+    def do(self, subject: Any, data: dict[str, Any], actor: str, seen: str) -> RefundAsked:
+        saga = latest_saga(subject)
+        if saga is not None and saga.status == Saga.Status.COMPENSATING:
+            raise RefundRefused(self.why_not(subject))
+        return super().do(subject, data, actor, seen)
+
+
+ORDER_ACTS = (Start(), Confirm(), Extend(), Cancel(), Refund(), EnterTracking())

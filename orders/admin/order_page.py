@@ -13,17 +13,23 @@ from urllib.parse import quote
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
+from django.utils.safestring import SafeString, mark_safe
 
 from orders.admin.acts import latest_saga
-from orders.models import Order, Shipment
+from orders.models import Order, Saga, Shipment
 from orders.services.outlook import outlook
 from orders.services.timeline import timeline
+from payments.banking.account import AccountInvalid
+from payments.banking.girocode import NoGirocode, girocode_svg
+from payments.banking.instructions import Instructions, instructions_of
+from payments.services.refunding import failed_refunds
 from shop.kernel.admin.acting import Button
 
 
 def page_context(request: HttpRequest, order: Order, buttons: list[Button]) -> dict[str, Any]:
     """The context of panel and timeline; `stamp` stands for what they show."""
     saga = latest_saga(order)
+    instructions = _how_to_pay(saga) if saga else None
     context: dict[str, Any] = {
         "order": order,
         "saga": saga,
@@ -33,6 +39,9 @@ def page_context(request: HttpRequest, order: Order, buttons: list[Button]) -> d
         "letters": [letter for letter in saga.dead_letters.all() if letter.state != "resolved"]
         if saga
         else [],
+        "instructions": instructions,
+        "girocode": _girocode(instructions) if instructions else "",
+        "failed_refunds": failed_refunds(saga.payment) if saga and saga.payment else [],
         "act_buttons": buttons,
         "shipment": Shipment.objects.filter(saga=saga).first() if saga else None,
         "temporal_url": _temporal_url(request, order),
@@ -47,6 +56,23 @@ def renewed(request: HttpRequest, order: Order, buttons: list[Button]) -> HttpRe
     if request.GET.get("stamp") == context["stamp"]:
         return HttpResponse(status=204)
     return HttpResponse(render_to_string("admin/orders/order/_live.html", context | {"oob": True}, request))
+
+
+def _how_to_pay(saga: Saga) -> Instructions | None:
+    """What the customer was told, for as long as the order waits for money that comes by bank transfer."""
+    if saga.status != Saga.Status.WAITING or saga.payment is None:
+        return None
+    try:
+        return instructions_of(saga.payment)
+    except AccountInvalid:  # the shop takes no bank transfers any more
+        return None
+
+
+def _girocode(instructions: Instructions) -> SafeString | str:
+    try:
+        return mark_safe(girocode_svg(instructions))  # drawn by us: shapes, and nothing that anyone wrote
+    except NoGirocode:
+        return ""
 
 
 def _temporal_url(request: HttpRequest, order: Order) -> str:

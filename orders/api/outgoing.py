@@ -9,6 +9,9 @@ from django.http import Http404
 from pydantic import BaseModel, Field
 
 from orders.models import Order, Product, Saga, SagaStep
+from payments.banking.instructions import instructions_of
+from payments.ledger import Totals
+from payments.models import Payment
 
 Amount = Annotated[int, Field(description="In minor units.")]
 
@@ -35,12 +38,14 @@ class LineOut(BaseModel):
 
 
 class Instructions(BaseModel):
-    """How to pay by bank transfer."""
+    """How to pay what is still missing by bank transfer."""
 
     iban: str
     bic: str
-    name: str
-    creditor_reference: str
+    name: Annotated[str, Field(description="The account's holder.")]
+    creditor_reference: Annotated[
+        str, Field(description="ISO 11649, without spaces; the transfer has to carry it.")
+    ]
     amount: Amount
 
 
@@ -48,7 +53,9 @@ class PaymentOut(BaseModel):
     gateway: str
     reference: Annotated[str, Field(description="The provider's reference; empty until it is known.")]
     status: str
-    instructions: Instructions | None
+    instructions: Annotated[
+        Instructions | None, Field(description="Null if nothing is to be paid by bank transfer (any more).")
+    ]
 
 
 class StepOut(BaseModel):
@@ -131,9 +138,22 @@ def order_now(number: str) -> OrderOut:
             gateway=payment.gateway if payment else order.payment_method,
             reference=payment.reference if payment else "",
             status=totals.status if totals else "pending",
-            instructions=None,
+            instructions=_instructions(payment, totals) if payment and totals else None,
         ),
         saga=_saga_out(order, saga) if saga else None,
+    )
+
+
+def _instructions(payment: Payment, totals: Totals) -> Instructions | None:
+    found = instructions_of(payment, totals)
+    if found is None:
+        return None
+    return Instructions(
+        iban=found.iban,
+        bic=found.bic,
+        name=found.name,
+        creditor_reference=found.creditor_reference,
+        amount=found.money.amount,
     )
 
 

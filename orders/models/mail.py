@@ -9,7 +9,9 @@ from django.utils.translation import gettext_lazy as _
 
 
 class Mail(models.Model):
-    """One mail about one saga. (saga, kind) is unique and gives the Message-ID, so a retry sends none twice.
+    """One mail about one saga. (saga, kind, about) is unique and gives the Message-ID: a retry sends none twice.
+
+    `about` tells mails of one kind apart: for a refund that staff made, which refund.
 
     `sending` is written before the mail server is asked. Found again in that state, nobody knows whether
     the server took it: it becomes `unknown` and a person decides, because SMTP cannot be asked.
@@ -31,6 +33,7 @@ class Mail(models.Model):
 
     saga = models.ForeignKey("orders.Saga", models.PROTECT, related_name="mails")
     kind = models.CharField(_("kind"), max_length=20, choices=Kind)
+    about = models.CharField(max_length=40, blank=True, default="", editable=False)
     message_id = models.CharField(_("Message-ID"), max_length=200, unique=True)
     recipient = models.EmailField(_("to"))
     subject = models.CharField(_("subject"), max_length=300)
@@ -48,7 +51,7 @@ class Mail(models.Model):
         verbose_name_plural = _("mails")
         ordering: ClassVar = ["-id"]
         constraints: ClassVar = [
-            models.UniqueConstraint(fields=["saga", "kind"], name="mail_once_per_saga_and_kind")
+            models.UniqueConstraint(fields=["saga", "kind", "about"], name="mail_once_per_saga_and_kind")
         ]
 
     def __str__(self) -> str:

@@ -69,10 +69,10 @@ def once(ref: StepRef, effect: Callable[[Saga], Done]) -> SagaStep:
     started_at = timezone.now()
     with transaction.atomic():
         saga = lock_saga(ref.order_number, ref.attempt)
+        _refuse_if_over(saga, ref)
         earlier = list(_rows(saga, ref))
         if earlier and earlier[-1].outcome != SagaStep.Outcome.FAILED:
             return earlier[-1]
-        _refuse_if_rolling_back(saga, ref)
         done = effect(saga)
         return _write(saga, ref, done, len(earlier) + 1, started_at)
 
@@ -85,10 +85,10 @@ def once_with_call(ref: StepRef, call: Callable[[Saga], A], effect: Callable[[Sa
     started_at = timezone.now()
     with transaction.atomic():
         saga = lock_saga(ref.order_number, ref.attempt)
+        _refuse_if_over(saga, ref)
         earlier = list(_rows(saga, ref))
         if earlier and earlier[-1].outcome != SagaStep.Outcome.FAILED:
             return earlier[-1]
-        _refuse_if_rolling_back(saga, ref)
     answer = call(saga)
     with transaction.atomic():
         saga = lock_saga(ref.order_number, ref.attempt)
@@ -116,8 +116,12 @@ def _rows(saga: Saga, ref: StepRef) -> list[SagaStep]:
     return list(saga.steps.filter(step=ref.step, kind=ref.kind).order_by("id"))
 
 
-def _refuse_if_rolling_back(saga: Saga, ref: StepRef) -> None:
-    """A step that wakes up after its saga was given up must not start: its undo has been and gone."""
+def _refuse_if_over(saga: Saga, ref: StepRef) -> None:
+    """A step that comes after its saga was given up or has ended must not start: its undo has been and gone.
+
+    Not even one that is done already: its workflow was started again by a start that came twice, and would go
+    on to wait for money.
+    """
     over = saga.status == Saga.Status.COMPENSATING or saga.is_final
     if over and ref.kind == SagaStep.Kind.ACTION:
         raise StepRefused(f"The saga is {saga.get_status_display()}; {ref.step} is not started any more.")

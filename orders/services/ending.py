@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
@@ -24,8 +25,11 @@ from orders.workflows.types import (
     Step,
 )
 from payments.gateways import gateway
-from payments.models import ReviewItem
+from payments.models import Payment, ReviewItem
+from payments.services import transfers
+from payments.services.closing import close_payment
 from shop.kernel import outbox
+from shop.kernel.money import Money
 
 S = Saga.Status
 State = DeadLetter.State
@@ -58,17 +62,20 @@ def finish_saga(end: SagaEnd) -> list[str]:
         elif end.result.status == Status.CANCELLED:
             move_order(order, Order.Status.CANCELLED)
             mails.write(saga, Mail.Kind.CANCELLED)
-            _review_money_left_over(saga)
         else:
             move_order(order, Order.Status.COMPENSATION_FAILED)
         move_saga(saga, end.result.status, result=result)
+        if saga.payment is not None:
+            close_payment(saga.payment, f"The order is {order.get_status_display()}.")
+            if end.result.status == Status.CANCELLED:
+                _give_left_over_money_back(saga)
     return _mails_to_send(saga)
 
 
 def _mails_to_send(saga: Saga) -> list[str]:
     kinds = (Mail.Kind.REFUNDED, Mail.Kind.CANCELLED)
     return list(
-        saga.mails.filter(kind__in=kinds, state=Mail.State.QUEUED)
+        saga.mails.filter(kind__in=kinds, about="", state=Mail.State.QUEUED)
         .order_by("id")
         .values_list("kind", flat=True)
     )
@@ -78,25 +85,44 @@ def _late(order: Order, actor: str, text: str) -> None:
     OrderEvent.objects.create(order=order, kind=OrderEvent.Kind.LATE, actor=actor, reason=text)
 
 
-def _review_money_left_over(saga: Saga) -> None:
-    """Money that staff saw arrive on the bank account does not go back with a void at the provider."""
-    payment = saga.payment
-    if payment is None or payment.totals().captured:
+def _give_left_over_money_back(saga: Saga) -> None:
+    """Money that staff saw arrive on our account, and that was never captured, does not go back with a void.
+
+    The payment is closed: what statements show of its money is in review already, and no receipt any more.
+    """
+    if saga.payment is None:
         return
-    by_hand = sum(e.amount for e in payment.events.all() if e.type == "receipt" and e.source == "staff")
-    if by_hand:
-        ReviewItem.objects.get_or_create(
-            key=f"left-over:{payment.pk}",
-            defaults={
-                "reason": ReviewItem.Reason.LATE,
-                "merchant_reference": saga.order.number,
-                "payment": payment,
-                "amount": by_hand,
-                "currency": payment.currency,
-                "detail": f"The order was cancelled ({saga.reason}), and this money was confirmed by hand for it. "
-                "Pay it back to the customer.",
-            },
-        )
+    # Under its lock: a receipt is either in the books by now, or finds the saga ended.
+    payment = Payment.objects.select_for_update().get(pk=saga.payment.pk)
+    totals = payment.totals()
+    capabilities = gateway(payment.gateway).capabilities
+    if capabilities.received_on_our_account:
+        in_review = ReviewItem.objects.filter(key__startswith=f"too-much:{payment.pk}:")
+        spoken_for = sum(item.amount or 0 for item in in_review)
+        taken_back = 0 if totals.captured else totals.refunded
+        left = totals.received - totals.captured - taken_back - spoken_for
+    elif totals.captured:
+        return
+    else:
+        left = sum(e.amount for e in payment.events.all() if e.type == "receipt" and e.source == "staff")
+    if left <= 0:
+        return
+    money = Money(left, payment.currency)
+    if capabilities.received_on_our_account and settings.REFUND_LATE_MONEY:
+        transfers.pay_back(money, f"left-over/{payment.pk}", "saga", payment=payment)
+        return
+    ReviewItem.objects.get_or_create(
+        key=f"left-over:{payment.pk}",
+        defaults={
+            "reason": ReviewItem.Reason.LATE,
+            "merchant_reference": saga.order.number,
+            "payment": payment,
+            "amount": left,
+            "currency": payment.currency,
+            "detail": f"The order was cancelled ({saga.reason}), and {money.format()} had come in for it. "
+            "Pay it back to the customer.",
+        },
+    )
 
 
 # --- dead letters ----------------------------------------------------------------------------------------
@@ -189,5 +215,5 @@ def resolve_dead_letter(pk: int, actor: str, resolution: str) -> list[str]:
         move_saga(saga, S.CANCELLED)
         move_order(saga.order, Order.Status.CANCELLED)
         mails.write(saga, Mail.Kind.CANCELLED)
-        _review_money_left_over(saga)
+        _give_left_over_money_back(saga)
     return [] if left else _mails_to_send(saga)

@@ -7,6 +7,7 @@ message. Each is idempotent: a double click, a second tab or a stale page change
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 
@@ -275,18 +276,27 @@ def confirm_message_id(saga: Saga) -> str:
 
 def queue_confirmation(saga: Saga, received: int) -> None:
     """Tell the saga that its money is there. Called when a receipt is recorded, in its transaction."""
-    message_id = confirm_message_id(saga)
-    outbox.signal_workflow(
-        message_id,
-        saga.order.workflow_id,
-        "confirm_payment",
-        ConfirmPayment(
-            message_id,
-            saga.attempt,
-            received,
-            saga.order.currency,
-            saga.payment.reference if saga.payment else "",
-        ),
+    queue_confirmations([(saga, received)])
+
+
+def queue_confirmations(paid: Sequence[tuple[Saga, int]]) -> None:
+    """The same for many: a bank statement may pay hundreds of orders at once."""
+    outbox.signal_workflows(
+        [
+            (
+                confirm_message_id(saga),
+                saga.order.workflow_id,
+                "confirm_payment",
+                ConfirmPayment(
+                    confirm_message_id(saga),
+                    saga.attempt,
+                    received,
+                    saga.order.currency,
+                    saga.payment.reference if saga.payment else "",
+                ),
+            )
+            for saga, received in paid
+        ]
     )
 
 

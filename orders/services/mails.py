@@ -6,8 +6,11 @@ back to `queued`, and a lost connection in the middle makes it `unknown`, which 
 
 from __future__ import annotations
 
+import re
 import smtplib
+from base64 import b64decode
 from datetime import timedelta
+from email.mime.image import MIMEImage
 from email.utils import parseaddr
 
 from django.conf import settings
@@ -17,8 +20,13 @@ from django.template.loader import render_to_string
 from django.utils import timezone
 
 from orders.models import Mail, Saga
+from payments.banking.girocode import girocode_data_uri, why_no_girocode
+from payments.banking.instructions import instructions_of
+from shop.kernel.money import Money
 
 State = Mail.State
+
+_DATA_IMAGE = re.compile(r'src="data:image/png;base64,([A-Za-z0-9+/=]+)"')
 
 
 class MailNotSent(Exception):
@@ -29,9 +37,12 @@ class MailRefused(Exception):
     """The mail server refused the mail for good, or nobody knows whether it took it."""
 
 
-def write(saga: Saga, kind: str) -> Mail:
-    """The mail of this kind for this saga, rendered now; the one that is there already if it was written."""
-    existing = Mail.objects.filter(saga=saga, kind=kind).first()
+def write(saga: Saga, kind: str, about: str = "", *, refunded: Money | None = None) -> Mail:
+    """The mail of this kind for this saga, rendered now; the one that is there already if it was written.
+
+    `refunded`: what goes back to the customer, if that is not the order's total.
+    """
+    existing = Mail.objects.filter(saga=saga, kind=kind, about=about).first()
     if existing is not None:
         return existing
     order = saga.order
@@ -43,14 +54,17 @@ def write(saga: Saga, kind: str) -> Mail:
         "shipment": getattr(saga, "shipment", None),
         "shop_name": settings.SHOP_NAME,
         "total": order.total_money.format(),
+        "refunded": (refunded or order.total_money).format(),
+        **_instructions(saga),
     }
     subject, _, text = render_to_string(f"mail/{kind}.txt", context).strip().partition("\n")
     domain = parseaddr(settings.DEFAULT_FROM_EMAIL)[1].rpartition("@")[2] or "localhost"
     mail, _created = Mail.objects.get_or_create(
         saga=saga,
         kind=kind,
+        about=about,
         defaults={
-            "message_id": f"<{order.number}.{saga.attempt}.{kind}@{domain}>",
+            "message_id": f"<{order.number}.{saga.attempt}.{about}{'.' if about else ''}{kind}@{domain}>",
             "recipient": order.customer_email,
             "subject": subject.removeprefix("Subject:").strip(),
             "text": text.strip() + "\n",
@@ -60,11 +74,22 @@ def write(saga: Saga, kind: str) -> Mail:
     return mail
 
 
-def send(order_number: str, attempt: int, kind: str) -> Mail:
+def _instructions(saga: Saga) -> dict[str, object]:
+    """How to pay by bank transfer, where that is how; with a QR code if there is one for the currency."""
+    instructions = instructions_of(saga.payment) if saga.payment else None
+    if instructions is None:
+        return {}
+    code = "" if why_no_girocode(instructions) else girocode_data_uri(instructions)
+    return {"instructions": instructions, "girocode": code}
+
+
+def send(order_number: str, attempt: int, kind: str, about: str = "") -> Mail:
     """Write the mail if need be, and send it unless that has been done. Raises `MailNotSent`, `MailRefused`."""
     saga = Saga.objects.select_related("order", "payment").get(order__number=order_number, attempt=attempt)
-    mail = write(saga, kind)
+    mail = write(saga, kind, about)
     if not _take(mail):
+        if mail.state != State.SENT:
+            raise MailRefused(mail.error)
         return mail
     connection = get_connection(timeout=settings.EMAIL_TIMEOUT)
     try:
@@ -72,10 +97,10 @@ def send(order_number: str, attempt: int, kind: str) -> Mail:
     except (smtplib.SMTPException, OSError) as error:
         _put_back(mail, f"The mail server cannot be reached: {error}")
         raise MailNotSent(mail.error) from error
-    message = EmailMultiAlternatives(
+    message = _MailWithImages(
         mail.subject, mail.text, to=[mail.recipient], headers={"Message-ID": mail.message_id}
     )
-    message.attach_alternative(mail.html, "text/html")
+    _attach_html(message, mail.html)
     try:
         connection.send_messages([message])
     except smtplib.SMTPRecipientsRefused as error:
@@ -93,6 +118,24 @@ def send(order_number: str, attempt: int, kind: str) -> Mail:
     mail.sent_at = timezone.now()
     _end(mail, State.SENT, "")
     return mail
+
+
+class _MailWithImages(EmailMultiAlternatives):
+    mixed_subtype = "related"  # the images belong to the HTML and are no files to download
+
+
+def _attach_html(message: _MailWithImages, html: str) -> None:
+    """Add the HTML. Its `data:` images, which mail programs do not show, go along as inline attachments."""
+
+    def attached(found: re.Match[str]) -> str:
+        content_id = f"image{len(message.attachments) + 1}"
+        image = MIMEImage(b64decode(found[1]), "png")
+        image.add_header("Content-ID", f"<{content_id}>")
+        image.add_header("Content-Disposition", "inline", filename=f"{content_id}.png")
+        message.attach(image)
+        return f'src="cid:{content_id}"'
+
+    message.attach_alternative(_DATA_IMAGE.sub(attached, html), "text/html")
 
 
 @transaction.atomic

@@ -9,6 +9,8 @@ from django.utils import timezone
 
 from orders.models import Mail, Order, OrderEvent, Saga
 from payments import ledger
+from payments.gateways.base import EventType
+from payments.models import Payment
 from shop.kernel.models import OutboxMessage
 from shop.kernel.money import Money
 
@@ -19,13 +21,18 @@ AFTERMATH = timedelta(minutes=2)
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """`difference` is what is missing, or (below zero) what came in too much. `live`: it moves by itself now."""
+    """`difference` is what is missing, or (below zero) what came in too much. `live`: it moves by itself now.
+
+    `refund_requested` is on its way back to the customer, `refunded` is there.
+    """
 
     state: str
     next: str
     due: Money
     received: Money
     difference: Money
+    refund_requested: Money
+    refunded: Money
     payment_status: str
     deadline: datetime | None
     live: bool
@@ -47,19 +54,29 @@ def outlook(order: Order, saga: Saga | None) -> Outlook:
         due=due,
         received=received,
         difference=due - received,
+        refund_requested=Money(totals.refund_requested, order.currency),
+        refunded=Money(totals.refunded, order.currency),
         payment_status=totals.status.replace("_", " ") if saga and saga.payment else "",
         deadline=saga.deadline if saga else None,
-        live=queued or (saga is not None and (not saga.is_final or _has_aftermath(saga))),
+        live=queued or (saga is not None and (not saga.is_final or _has_aftermath(saga, totals))),
         queued=queued,
     )
 
 
-def _has_aftermath(saga: Saga) -> bool:
+def _has_aftermath(saga: Saga, totals: ledger.Totals) -> bool:
+    if totals.refund_requested and saga.payment and _asked_just_now(saga.payment):
+        return True
     if saga.dead_letters.filter(state="retrying").exists():
         return True
     if saga.ended_at is None or saga.ended_at < timezone.now() - AFTERMATH:
         return False
     return saga.mails.filter(state__in=[Mail.State.QUEUED, Mail.State.SENDING]).exists()
+
+
+def _asked_just_now(payment: Payment) -> bool:
+    """Whether a refund was asked for a moment ago: the provider answers soon, but a bank takes days."""
+    since = timezone.now() - AFTERMATH
+    return any(event.type == EventType.REFUND and event.recorded_at > since for event in payment.events.all())
 
 
 def _in_words(order: Order, saga: Saga | None, missing: Money, queued: bool) -> tuple[str, str]:

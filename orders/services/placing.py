@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -182,9 +183,7 @@ def _check(draft: OrderDraft) -> tuple[list[Product], int, int]:
             for field in Address.__slots__:
                 if not getattr(address, field).strip():
                     wrong(f"{prefix}.{field}", "This is needed.")
-            if address.country and not (
-                len(address.country) == 2 and address.country.isascii() and address.country.isalpha()
-            ):
+            if address.country and not re.fullmatch("[A-Z]{2}", address.country):
                 wrong(f"{prefix}.country", f"{address.country!r} is not an ISO 3166 code such as DE.")
     if not draft.customer_name.strip():
         wrong("customer.name", "This is needed.")
@@ -226,7 +225,9 @@ def _check(draft: OrderDraft) -> tuple[list[Product], int, int]:
                 f"lines.{i}.unit_price",
                 f"{line.sku} costs {product.price} (minor units of {product.currency}), not {line.unit_price}.",
             )
-    shipping_cost = settings.SHIPPING_COST if draft.shipping_cost is None else draft.shipping_cost
+    shipping_cost = draft.shipping_cost
+    if shipping_cost is None:
+        shipping_cost = settings.SHIPPING_COST if draft.currency == settings.CURRENCY else 0
     if shipping_cost < 0:
         wrong("shipping_cost", "The shipping cost is below zero.")
     if not 0 <= draft.discount <= goods + max(0, shipping_cost):

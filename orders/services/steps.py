@@ -19,6 +19,7 @@ from orders.services.status import move_order, move_saga
 from orders.workflows.types import Step
 from payments.gateways import gateway
 from payments.gateways.base import (
+    EventType,
     Gateway,
     GatewayRefused,
     GatewayResult,
@@ -63,7 +64,9 @@ def create_payment_hold(ref: StepRef, deadline: datetime) -> tuple[SagaStep, dat
 
     def call(saga: Saga) -> tuple[Payment, GatewayResult]:
         order = saga.order
-        payment = open_payment(order.payment_method, order.number, order.total_money, ref.key)
+        payment = open_payment(
+            order.payment_method, order.number, order.total_money, ref.key, order.customer_name
+        )
         Saga.objects.filter(pk=saga.pk).update(payment=payment)
         return payment, gateway(payment.gateway).authorize(order.number, order.total_money, ref.key)
 
@@ -117,11 +120,12 @@ def release_payment_hold(ref: StepRef) -> SagaStep:
 
 
 def capture_payment(ref: StepRef) -> SagaStep:
-    """Take the order's total."""
+    """Take the order's total, or the little less that staff have accepted as full."""
 
     def call(saga: Saga) -> GatewayResult:
         payment = _payment(saga)
-        return gateway(payment.gateway).capture(payment.reference, saga.order.total_money, ref.key)
+        due = Money(payment.expected(payment.totals()), payment.currency)
+        return gateway(payment.gateway).capture(payment.reference, due, ref.key)
 
     def effect(saga: Saga, result: GatewayResult) -> Done:
         absorb(_payment(saga), result.payment, source="call")
@@ -148,7 +152,8 @@ def refund_payment(ref: StepRef) -> SagaStep:
     def effect(saga: Saga, answer: GatewayResult | Done) -> Done:
         done = _absorb_undo(saga, answer)
         if done.outcome != SKIPPED:
-            mails.write(saga, Mail.Kind.REFUNDED)
+            asked = _payment(saga).events.filter(psp_reference=ref.key, type=EventType.REFUND).first()
+            mails.write(saga, Mail.Kind.REFUNDED, refunded=asked.money if asked else None)
         return done
 
     return _gateway_step(ref, call, effect)
@@ -161,7 +166,7 @@ def check_payment(order_number: str, attempt: int) -> str:
     remote = gateway(payment.gateway).status(payment.reference)
     absorb(payment, remote, source="check")
     totals = payment.totals()
-    if totals.received >= saga.order.total or totals.captured:
+    if payment.missing(totals) <= 0 or totals.captured:
         return "paid"
     return "failed" if totals.declined or remote.status == RemoteStatus.EXPIRED else "pending"
 

@@ -38,7 +38,7 @@ def reserve(saga: Saga) -> Done:
     Reservation.objects.bulk_create(
         Reservation(saga=saga, product_id=product, quantity=quantity) for product, quantity in wanted.items()
     )
-    return Done(reference=f"{sum(wanted.values())} pieces")
+    return Done(reference=_pieces(sum(wanted.values())))
 
 
 def release(saga: Saga) -> Done:
@@ -72,4 +72,8 @@ def _turn(saga: Saga, before: str, after: str, *, on_hand: int, reserved: int) -
             on_hand=F("on_hand") + on_hand * r.quantity, reserved=F("reserved") + reserved * r.quantity
         )
     saga.reservations.filter(state=before).update(state=after)
-    return Done(reference=f"{sum(r.quantity for r in held)} pieces")
+    return Done(reference=_pieces(sum(r.quantity for r in held)))
+
+
+def _pieces(count: int) -> str:
+    return "1 piece" if count == 1 else f"{count} pieces"

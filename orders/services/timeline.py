@@ -23,6 +23,14 @@ STEPS = {
     "shipping": ("Handed to the carrier", "Handing to the carrier", "Shipment called back"),
     "confirmation": ("Confirmation sent", "Sending the confirmation", ""),
 }
+# Titles of money that goes back, by type and outcome; other events are named by their type.
+GOING_BACK = {
+    ("refund", "requested"): "Refund of {} asked for",
+    ("refund", "succeeded"): "{} refunded",
+    ("refund", "failed"): "Refund of {} failed",
+    ("refund_reversal", "succeeded"): "Refund of {} came back",
+    ("chargeback", "succeeded"): "{} taken back by the customer’s bank",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,10 +172,11 @@ def _rollbacks(rows: Iterable[SagaStep]) -> Iterator[Entry]:
 def _payment(event: PaymentEvent) -> Entry:
     day = event.occurred_at.date()
     dated = f"Dated {day:%Y-%m-%d}." if day != event.recorded_at.date() else ""
+    named = GOING_BACK.get((event.type, event.outcome), _capitalized(event.get_type_display()) + " {}")
     return Entry(
         at=event.recorded_at,
         kind="payment",
-        title=f"{_capitalized(event.get_type_display())} {event.money.format()}",
+        title=named.format(event.money.format()),
         state=event.outcome,
         actor=event.actor or event.source,
         text=" ".join(filter(None, (event.detail if event.source != "staff" else "", dated))),

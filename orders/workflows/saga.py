@@ -382,15 +382,19 @@ async def until_done(task: asyncio.Task[T]) -> T:
 
 
 def in_words(error: BaseException) -> str:
-    """The innermost message of a failure, which is the sentence that an activity raised."""
+    """The message of a failure, which is the sentence that an activity raised."""
+    error = _raised(error)
     if isinstance(error, FailureError):
-        cause = error.cause
-        return in_words(cause) if isinstance(cause, FailureError) else error.message
+        return error.message
     return "Cancelled" if isinstance(error, asyncio.CancelledError) else str(error)
 
 
 def kind_of(error: BaseException) -> str:
-    """The type of the innermost failure, such as `GatewayRefused`."""
-    if isinstance(error, FailureError) and isinstance(error.cause, FailureError):
-        return kind_of(error.cause)
+    """The type of what an activity raised, such as `GatewayRefused`."""
+    error = _raised(error)
     return (error.type or "") if isinstance(error, ApplicationError) else type(error).__name__
+
+
+def _raised(error: BaseException) -> BaseException:
+    """What the activity itself raised. What that was caused by in its turn is for the log, not for people."""
+    return error.cause if isinstance(error, ActivityError) and error.cause else error

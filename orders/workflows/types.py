@@ -123,9 +123,12 @@ class Alert:
 
 @dataclass(frozen=True)
 class MailInput:
+    """`about`: which of several mails of this kind."""
+
     order_number: str
     attempt: int
     kind: str
+    about: str = ""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ gone. Many dispatchers may run at once; each takes rows that no other holds (`FO
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
@@ -62,6 +63,27 @@ def start_workflow(
 def signal_workflow(message_id: str, workflow_id: str, signal: str, argument: Any) -> OutboxMessage:
     """Queue a signal. `argument` is a dataclass that carries `message_id`."""
     return _queue(message_id, workflow_id, OutboxMessage.Kind.SIGNAL, signal, argument, {})
+
+
+def signal_workflows(signals: Sequence[tuple[str, str, str, Any]]) -> None:
+    """Queue many signals, each with the arguments of `signal_workflow`, in two queries."""
+    if not signals:
+        return
+    OutboxMessage.objects.bulk_create(
+        [
+            OutboxMessage(
+                message_id=message_id,
+                workflow_id=workflow_id,
+                kind=OutboxMessage.Kind.SIGNAL,
+                name=signal,
+                payload=asdict(argument),
+            )
+            for message_id, workflow_id, signal, argument in signals
+        ],
+        ignore_conflicts=True,
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(f"NOTIFY {CHANNEL}")
 
 
 def _queue(

@@ -40,12 +40,18 @@ class Result(Protocol):
     def repeated(self) -> bool: ...
 
 
-class ActForm(forms.Form):
-    """The form of an act. `subjects` are the objects that it is about."""
+class Person(Protocol):
+    """The user, as far as a form asks."""
 
-    def __init__(self, *args: Any, subjects: Sequence[Any], **kwargs: Any) -> None:
+    def has_perm(self, perm: str) -> bool: ...
+
+
+class ActForm(forms.Form):
+    """The form of an act. `subjects` are the objects that it is about, `user` is who fills it in."""
+
+    def __init__(self, *args: Any, subjects: Sequence[Any], user: Person, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.subjects = subjects
+        self.subjects, self.user = subjects, user
 
 
 class Act:
@@ -77,7 +83,10 @@ class Act:
         return ""
 
     def do(self, subject: Any, data: dict[str, Any], actor: str, seen: str) -> Result:
-        """Call the service; raises one of `refusals` with a sentence."""
+        """Call the service; raises one of `refusals` with a sentence.
+
+        A refusal with an attribute `field` is shown beside the field of that name.
+        """
         raise NotImplementedError
 
     def allowed_for(self, request: HttpRequest) -> bool:
@@ -96,6 +105,7 @@ class Row:
     seen: str
     outcome: str = ""  # done, repeated, refused
     message: str = ""
+    field: str = ""  # that the refusal is about
 
 
 @dataclass(frozen=True)
@@ -176,9 +186,11 @@ class ActingAdmin(_Admin):
             if not (act.allowed_for(request) and self.has_view_permission(request)):
                 raise PermissionDenied
             subjects = self._chosen(request, object_id)
+            if len(subjects) > 1 and not act.on_list:
+                raise Http404(_("This is done one by one."))
             rows = [self._row(act, subject) for subject in subjects]
             data = request.POST if request.method == "POST" else None
-            form = act.form(data, subjects=subjects)
+            form = act.form(data, subjects=subjects, user=request.user)
             if data is not None and form.is_valid():
                 single = object_id is not None
                 chosen = set(data.getlist("do"))
@@ -192,7 +204,7 @@ class ActingAdmin(_Admin):
                     level = messages.INFO if row.outcome == "repeated" else messages.SUCCESS
                     self.message_user(request, row.message, level=level)
                     return HttpResponseRedirect(row.url)
-                form.add_error(None, row.message)
+                form.add_error(row.field if row.field in form.fields else None, row.message)
                 rows = [self._row(act, subject) for subject in self._chosen(request, object_id)]
             return self._page(request, act, rows, form, "admin/act.html")
 
@@ -229,6 +241,7 @@ class ActingAdmin(_Admin):
             result = act.do(row.subject, data, request.user.get_username(), seen)
         except act.refusals as refusal:
             row.outcome, row.message = "refused", str(refusal)
+            row.field = getattr(refusal, "field", "")
         else:
             row.outcome, row.message = ("repeated" if result.repeated else "done"), result.message
 
