@@ -11,7 +11,7 @@ COMPILE = $(UV) pip compile --universal --python-version 3.11 --generate-hashes 
 
 export DATA_DIR
 
-.PHONY: run test lint clean lock
+.PHONY: run test bench lint clean lock
 
 # `exec`: a signal to make reaches the supervisor itself. The shop on one's own machine is a practice shop.
 run: .venv/run.stamp
@@ -19,6 +19,10 @@ run: .venv/run.stamp
 
 test: .venv/dev.stamp
 	@$(BIN)/python -m pytest --quiet
+
+# ONLY=name runs one, SIZE=0.01 a tiny one.
+bench: .venv/dev.stamp
+	@$(BIN)/python -m tests.benchmarks $(ONLY)
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check

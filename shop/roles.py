@@ -28,7 +28,13 @@ ROLES: dict[str, tuple[str, ...]] = {
         "orders.add_product",
         "orders.change_product",
     ),
-    "payments": ("orders.confirm_payment", "payments.change_reviewitem"),
+    "payments": (
+        "orders.confirm_payment",
+        "payments.change_reviewitem",
+        "payments.discard_money",
+        "payments.import_statement",
+        "payments.refund",
+    ),
     "ops": ("orders.retry_deadletter", "kernel.view_outboxmessage"),
 }
 

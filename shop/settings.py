@@ -9,6 +9,8 @@ import environ
 from csp.constants import SELF
 from django.core.exceptions import ImproperlyConfigured
 
+from payments.banking.account import AccountInvalid
+from payments.banking.account import checked as check_account
 from shop.kernel.durations import parse_duration
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -172,12 +174,37 @@ SANDBOX_API_KEY: str = env.str("SANDBOX_API_KEY", default="")
 SANDBOX_WEBHOOK_SECRETS: list[str] = env.list("SANDBOX_WEBHOOK_SECRETS", default=[])
 if SANDBOX_URL:
     PAYMENT_GATEWAYS["sandbox"] = "payments.gateways.sandbox.SandboxGateway"
+STRIPE_API_KEY: str = env.str("STRIPE_API_KEY", default="")
+STRIPE_API_BASE: str = env.str("STRIPE_API_BASE", default="https://api.stripe.com").rstrip("/")
+STRIPE_WEBHOOK_SECRETS: list[str] = env.list("STRIPE_WEBHOOK_SECRETS", default=[])
+if STRIPE_API_KEY:
+    PAYMENT_GATEWAYS["stripe"] = "payments.gateways.stripe.StripeGateway"
+BANK_IBAN: str = env.str("BANK_IBAN", default="")
+BANK_BIC: str = env.str("BANK_BIC", default="")
+BANK_ACCOUNT_HOLDER: str = env.str("BANK_ACCOUNT_HOLDER", default="")
+BANK_NAME: str = env.str("BANK_NAME", default="")
+if BANK_IBAN:
+    try:
+        check_account(BANK_IBAN, BANK_BIC, BANK_ACCOUNT_HOLDER, BANK_NAME)
+    except AccountInvalid as error:
+        raise ImproperlyConfigured(str(error)) from None
+    PAYMENT_GATEWAYS["bank_transfer"] = "payments.gateways.bank_transfer.BankTransferGateway"
+# Money that comes by bank transfer for an order that was cancelled: sent back by itself, or reviewed.
+REFUND_LATE_MONEY: bool = env.bool("REFUND_LATE_MONEY", default=False)
+# Minor units; above it a refund by staff needs a further permission. 0: no limit.
+REFUND_LIMIT: int = env.int("REFUND_LIMIT", default=0)
+# Statements of these accounts are taken as well as those of BANK_IBAN.
+BANK_OTHER_IBANS: list[str] = env.list("BANK_OTHER_IBANS", default=[])
+# Statement files put here are imported by `runworker`, and moved to its folders done/ and failed/.
+STATEMENT_FOLDER: str = env.str("STATEMENT_FOLDER", default="")
+# Minor units; a payment may be this much short and be accepted as full. Beyond it takes a further permission.
+ACCEPT_DIFFERENCE: int = env.int("ACCEPT_DIFFERENCE", default=100)
 WEBHOOK_MAX_BYTES = 256 * 1024
 
 # --- mail ------------------------------------------------------------------------------------------------
 
 vars().update(env.email_url("EMAIL_URL", default="consolemail://"))
-EMAIL_TIMEOUT = 20  # seconds; below the activity's own timeout
+EMAIL_TIMEOUT = 12  # seconds; below the time that an activity has
 DEFAULT_FROM_EMAIL: str = env.str("DEFAULT_FROM_EMAIL", default="shop@localhost")
 SERVER_EMAIL = DEFAULT_FROM_EMAIL
 OPS_ALERT_EMAILS: list[str] = env.list("OPS_ALERT_EMAILS", default=["ops@localhost"])
@@ -190,5 +217,5 @@ LOGGING = {
     "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", default="INFO")},
-    "loggers": {"httpx2": {"level": "WARNING"}, "temporalio": {"level": "WARNING"}},
+    "loggers": {name: {"level": "WARNING"} for name in ("httpx2", "temporalio", "stripe")},
 }

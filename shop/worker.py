@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -29,19 +30,23 @@ from temporalio.worker import Worker
 
 from orders import activities
 from orders.workflows.compensation_retry import CompensationRetryWorkflow
+from orders.workflows.mail import OrderMailWorkflow
 from orders.workflows.saga import OrderSagaWorkflow
+from payments import activities as payment_activities
+from payments.watching import Watcher
+from payments.workflows.refund import RefundWorkflow
 from shop.kernel import temporal
 from shop.kernel.dispatcher import Dispatcher
 
 log = logging.getLogger("shop.worker")
 
 WORKFLOWS: dict[str, list[type]] = {
-    "orders": [OrderSagaWorkflow, CompensationRetryWorkflow],
-    "payment-checks": [],
+    "orders": [OrderSagaWorkflow, CompensationRetryWorkflow, OrderMailWorkflow],
+    "payment-checks": [RefundWorkflow],
 }
 ACTIVITIES: dict[str, list[Callable[..., Any]]] = {
     "orders": activities.ALL,
-    "payment-checks": [activities.check_payment_status],
+    "payment-checks": [activities.check_payment_status, *payment_activities.ALL],
 }
 QUEUES = tuple(WORKFLOWS)
 GRACE = timedelta(seconds=30)
@@ -124,6 +129,9 @@ class WorkerProcess:
         workers = [build(client, queue, executor, self._concurrency) for queue in self._queues]
         self._dispatcher = Dispatcher(client)
         self._dispatcher.start()
+        watcher = Watcher(Path(settings.STATEMENT_FOLDER)) if settings.STATEMENT_FOLDER else None
+        if watcher is not None:
+            watcher.start()
         running = [asyncio.create_task(worker.run()) for worker in workers]
         self._state = "working"
         log.info("Working on %s, %d at a time.", ", ".join(self._queues), self._concurrency)
@@ -131,9 +139,13 @@ class WorkerProcess:
         await asyncio.wait([*running, stopped], return_when=asyncio.FIRST_COMPLETED)
         self._state = "draining"
         self._dispatcher.stop()
+        if watcher is not None:
+            watcher.stop()
         await asyncio.gather(*(worker.shutdown() for worker in workers))
         await asyncio.gather(*running)
         await asyncio.to_thread(self._dispatcher.join, 10)
+        if watcher is not None:
+            await asyncio.to_thread(watcher.join, 10)
         executor.shutdown(wait=False)
 
     # --- health and metrics ------------------------------------------------------------------------------

@@ -1,16 +1,21 @@
-"""Payments with their events and totals. The books are looked at here, and written nowhere but in services."""
+"""Payments with their events and totals, and the refund. The books are written nowhere but in services."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
-from payments.models import Payment, PaymentEvent
+from payments.admin.refund_acts import PAYMENT_ACTS, TryAgain
+from payments.models import OutgoingTransfer, Payment, PaymentEvent
+from payments.services.refunding import failed_refunds
+from shop.kernel.admin.acting import ActingAdmin, Button
 from shop.kernel.admin.labels import label
 from shop.kernel.admin.readonly import LookOnlyAdmin, LookOnlyInline
 from shop.kernel.money import Money
@@ -52,7 +57,9 @@ def _total(name: str, words: StrOrPromise) -> object:
 
 
 @admin.register(Payment)
-class PaymentAdmin(LookOnlyAdmin):
+class PaymentAdmin(ActingAdmin, LookOnlyAdmin):
+    acts = PAYMENT_ACTS
+    change_form_template = "admin/acting_change_form.html"
     list_display = (
         "merchant_reference",
         "gateway",
@@ -68,18 +75,49 @@ class PaymentAdmin(LookOnlyAdmin):
     inlines: ClassVar = [PaymentEventInline]
     fields = (
         "merchant_reference", "gateway", "reference", "status", "due_shown", "authorized", "received",
-        "captured", "refunded", "voided", "authorized_until", "idempotency_key", "created_at",
+        "captured", "on_its_way_back", "refunded", "failed", "transfers", "voided", "authorized_until",
+        "idempotency_key", "created_at",
     )  # fmt: skip
     readonly_fields = fields
 
     authorized = _total("authorized", _("authorized"))
     received = _total("received", _("received"))
     captured = _total("captured", _("captured"))
+    on_its_way_back = _total("refund_requested", _("refund asked for, not done yet"))
     refunded = _total("refunded", _("refunded"))
     voided = _total("voided", _("voided"))
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Payment]:
         return super().get_queryset(request).prefetch_related("events")
+
+    def buttons(self, request: HttpRequest, subject: Any) -> list[Button]:
+        """Nothing is there to try again as a rule, so that button is not greyed but absent."""
+        found = super().buttons(request, subject)
+        return [button for button in found if not (button.label == TryAgain.label and button.why_not)]
+
+    @admin.display(description=_("failed refunds"), empty_value="–")
+    def failed(self, payment: Payment) -> SafeString | None:
+        rows = [
+            (
+                label("failed", "failed"),
+                reverse("admin:payments_reviewitem_change", args=[item.pk]),
+                item.detail,
+            )
+            for item in failed_refunds(payment)
+        ]
+        return format_html_join("", '<p>{} <a href="{}">{}</a></p>', rows) or None
+
+    @admin.display(description=_("transfers back"), empty_value="–")
+    def transfers(self, payment: Payment) -> SafeString | None:
+        rows = [
+            (
+                reverse("admin:payments_outgoingtransfer_change", args=[transfer.pk]),
+                transfer.money.format(),
+                transfer.get_state_display(),
+            )
+            for transfer in OutgoingTransfer.objects.filter(payment=payment).order_by("id")
+        ]
+        return format_html_join("", '<p><a href="{}">{}</a> {}</p>', rows) or None
 
     @admin.display(description=_("amount due"))
     def due_shown(self, payment: Payment) -> str:

@@ -1,69 +1,136 @@
-"""Money that does not fit, and messages that came too late: looked at, decided, closed with a sentence."""
+"""Money that does not fit, and messages that came too late: what it probably is, and what can be done with it."""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
 
 from django.contrib import admin
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest
 from django.urls import reverse
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
+from django.utils.timesince import timesince
 from django.utils.translation import gettext_lazy as _
 
+from payments.admin.review_acts import REVIEW_ACTS
 from payments.models import ReviewItem
-from payments.services import reviewing
-from shop.kernel.admin.acting import Act, ActForm, ActingAdmin
+from shop.kernel.admin.acting import ActingAdmin, Button
 from shop.kernel.admin.labels import label
 from shop.kernel.admin.readonly import LookOnlyAdmin
-from shop.kernel.forms import ReasonField
+from shop.kernel.forms import parse_amount
 from shop.kernel.money import Money
 
 
-class CloseForm(ActForm):
-    resolution = ReasonField(label=_("Resolution"), help_text=_("What was decided and done."))
+def order_link(number: str) -> SafeString | str:
+    """To the order, by its number: payments know no more of it."""
+    if not number:
+        return ""
+    return format_html('<a href="{}?q={}">{}</a>', reverse("admin:orders_order_changelist"), number, number)
 
 
-class Close(Act):
-    slug = "close"
-    label = "Close"
-    permission = "payments.change_reviewitem"
-    form = CloseForm
-    refusals = (reviewing.ReviewRefused,)
-    follows = (
-        "Closing moves no money. It writes down what was decided, and takes the item off the work queue."
-    )
-
-    def why_not(self, subject: ReviewItem) -> str:
-        return f"It was closed by {subject.resolved_by}." if subject.state == "closed" else ""
-
-    def will(self, subject: ReviewItem) -> str:
-        return subject.detail
-
-    def do(self, subject: ReviewItem, data: dict[str, Any], actor: str, seen: str) -> reviewing.Closed:
-        return reviewing.close(subject.pk, actor, data["resolution"])
+def amounts_meant(term: str) -> list[int]:
+    """The minor units that a search for “39.98” or “39,98” may mean, in currencies with 2 decimals or none."""
+    found = []
+    for currency in ("EUR", "JPY"):
+        try:
+            found.append(parse_amount(term, currency))
+        except ValueError:
+            continue
+    return found
 
 
 @admin.register(ReviewItem)
 class ReviewItemAdmin(ActingAdmin, LookOnlyAdmin):
-    acts = (Close(),)
+    acts = REVIEW_ACTS
     change_form_template = "admin/acting_change_form.html"
-    list_display = ("reason", "merchant_reference", "amount_shown", "state_label", "detail", "created_at")
-    list_filter = ("state", "reason")
-    search_fields = ("merchant_reference",)
+    list_display = ("reason", "amount_shown", "payer", "proposed", "text", "state_label", "age")
+    list_filter = ("state", "reason", "created_at")
+    list_select_related = ("transaction", "payment")
+    search_fields = (
+        "merchant_reference",
+        "transaction__counterparty_name",
+        "transaction__counterparty_iban",
+        "transaction__remittance_information",
+        "transaction__end_to_end_id",
+    )
+    search_help_text = _("Amount, payer, IBAN, text or order number")
     sortable_by: ClassVar = ()
     fields = (
-        "reason", "merchant_reference", "payment_link", "amount_shown", "detail", "state_label", "created_at",
-        "resolution", "resolved_by", "resolved_at",
+        "reason", "amount_shown", "detail", "proposals_shown", "payer", "iban", "text", "booking", "order",
+        "payment_link", "state_label", "created_at", "resolution", "resolved_by", "resolved_at",
     )  # fmt: skip
     readonly_fields = fields
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[ReviewItem]:
+        return super().get_queryset(request).select_related("transaction", "payment")
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[ReviewItem], search_term: str
+    ) -> tuple[QuerySet[ReviewItem], bool]:
+        found, distinct = super().get_search_results(request, queryset, _compact_iban(search_term))
+        if amounts := amounts_meant(search_term):
+            found |= queryset.filter(Q(amount__in=amounts) | Q(transaction__amount__in=amounts))
+        return found, distinct
+
+    def buttons(self, request: HttpRequest, subject: Any) -> list[Button]:
+        """Only what can be done with it: half of the acts never apply to an item's reason."""
+        return [button for button in super().buttons(request, subject) if not button.why_not]
 
     @admin.display(description=_("amount"), empty_value="–")
     def amount_shown(self, item: ReviewItem) -> str | None:
         return None if item.amount is None else Money(item.amount, item.currency).format()
 
+    @admin.display(description=_("payer"), empty_value="–")
+    def payer(self, item: ReviewItem) -> str | None:
+        return item.transaction.counterparty_name or None if item.transaction else None
+
+    @admin.display(description=_("IBAN"), empty_value="–")
+    def iban(self, item: ReviewItem) -> str | None:
+        return item.transaction.counterparty_iban or None if item.transaction else None
+
+    @admin.display(description=_("text"), empty_value="–")
+    def text(self, item: ReviewItem) -> str | None:
+        if item.transaction is None:
+            return None
+        told = (item.transaction.creditor_reference, item.transaction.remittance_information)
+        return " ".join(filter(None, told))[:140] or None
+
+    @admin.display(description=_("proposed order"), empty_value="–")
+    def proposed(self, item: ReviewItem) -> SafeString | str | None:
+        if item.proposals:
+            first = item.proposals[0]
+            more = f" (+{len(item.proposals) - 1})" if len(item.proposals) > 1 else ""
+            return format_html(
+                '<span title="{}">{}{}</span>', first["why"], order_link(first["merchant_reference"]), more
+            )
+        return order_link(item.merchant_reference) or None
+
+    @admin.display(description=_("proposed orders"), empty_value="–")
+    def proposals_shown(self, item: ReviewItem) -> SafeString | None:
+        if not item.proposals:
+            return None
+        rows = ((order_link(p["merchant_reference"]), p["why"]) for p in item.proposals)
+        return format_html("<ul>{}</ul>", format_html_join("", "<li>{}: {}</li>", rows))
+
+    @admin.display(description=_("age"))
+    def age(self, item: ReviewItem) -> str:
+        return timesince(item.created_at, depth=1)
+
     @admin.display(description=_("state"))
     def state_label(self, item: ReviewItem) -> SafeString:
         return label(item.state, item.get_state_display())
+
+    @admin.display(description=_("order"), empty_value="–")
+    def order(self, item: ReviewItem) -> SafeString | str | None:
+        return order_link(item.merchant_reference) or None
+
+    @admin.display(description=_("bank transaction"), empty_value="–")
+    def booking(self, item: ReviewItem) -> SafeString | None:
+        if item.transaction is None:
+            return None
+        url = reverse("admin:payments_banktransaction_change", args=[item.transaction_id])
+        return format_html('<a href="{}">{}</a>', url, item.transaction)
 
     @admin.display(description=_("payment"), empty_value="–")
     def payment_link(self, item: ReviewItem) -> SafeString | None:
@@ -71,3 +138,9 @@ class ReviewItemAdmin(ActingAdmin, LookOnlyAdmin):
             return None
         url = reverse("admin:payments_payment_change", args=[item.payment_id])
         return format_html('<a href="{}">{}</a>', url, item.payment)
+
+
+def _compact_iban(term: str) -> str:
+    """An IBAN as people read it, in groups of four, is one word in the books."""
+    compact = "".join(term.split()).upper()
+    return compact if len(compact) >= 15 and compact[:2].isalpha() and compact[2:4].isdigit() else term

@@ -12,7 +12,7 @@ three errors, which differ in what may be done next:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Protocol
@@ -90,7 +90,11 @@ class GatewayEvent:
 
 @dataclass(frozen=True, slots=True)
 class RemotePayment:
-    """The provider's view of one payment now: totals in minor units of `currency`, and its events so far."""
+    """The provider's view of one payment now: totals in minor units of `currency`, and its events so far.
+
+    `instructions` are what this payment's customer, and nobody else, needs to pay it: empty once it cannot be
+    paid (any more), and kept out of logs.
+    """
 
     payment_reference: str
     merchant_reference: str
@@ -103,6 +107,7 @@ class RemotePayment:
     voided: int
     authorized_until: datetime | None
     events: tuple[GatewayEvent, ...]
+    instructions: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +133,17 @@ class Capabilities:
 
     `remote`: its calls leave this process (so they run as normal activities, never inside a transaction).
     `change_feed`: `changes` works. `partial_capture`, `partial_refund`: amounts below the whole are taken.
+    `webhooks`: the provider sends them, and `parse_webhook` takes them.
+    `received_on_our_account`: the customer's money comes to the shop's own account, so a void does not send
+    back what has come in.
     """
 
     remote: bool
     change_feed: bool
     partial_capture: bool
     partial_refund: bool
+    webhooks: bool = True
+    received_on_our_account: bool = False
 
 
 class Gateway(Protocol):

@@ -177,7 +177,7 @@ class SandboxGateway:
             if message["type"] != "payment.event":
                 raise ValueError(f"type {message['type']!r}")
             return (_event(message["data"], raw_id=message_id),)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise WebhookRejected(f"The webhook was not understood: {error}", "not_understood") from error
 
     def _act(

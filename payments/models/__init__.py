@@ -1,5 +1,18 @@
 from payments.models.payment import Payment, PaymentEvent
+from payments.models.receivable import OutgoingTransfer, Receivable, TransferBatch
 from payments.models.review import ReviewItem
+from payments.models.statement import Allocation, BankStatement, BankTransaction
 from payments.models.webhook import WebhookDelivery
 
-__all__ = ["Payment", "PaymentEvent", "ReviewItem", "WebhookDelivery"]
+__all__ = [
+    "Allocation",
+    "BankStatement",
+    "BankTransaction",
+    "OutgoingTransfer",
+    "Payment",
+    "PaymentEvent",
+    "Receivable",
+    "ReviewItem",
+    "TransferBatch",
+    "WebhookDelivery",
+]

@@ -18,6 +18,7 @@ class Payment(models.Model):
     """One authorization-to-capture attempt for a merchant reference (the order number).
 
     Amounts are in minor units. `reference` is the provider's PSP reference, empty until its answer is known.
+    `closed_at` is set when the merchant has no more use for money: the order was shipped or given up.
     """
 
     gateway = models.CharField(_("gateway"), max_length=30)
@@ -27,12 +28,19 @@ class Payment(models.Model):
     amount = models.BigIntegerField(_("amount due"))
     currency = models.CharField(_("currency"), max_length=3)
     authorized_until = models.DateTimeField(_("authorized until"), null=True, blank=True)
+    payer_name = models.CharField(_("payer"), max_length=200, blank=True, default="")
+    closed_at = models.DateTimeField(_("closed"), null=True, blank=True)
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
 
     class Meta:
         verbose_name = _("payment")
         verbose_name_plural = _("payments")
         ordering: ClassVar = ["-id"]
+        indexes: ClassVar = [
+            models.Index(
+                fields=["amount", "currency"], condition=Q(closed_at=None), name="payment_open_by_amount"
+            ),
+        ]
         constraints: ClassVar = [
             models.CheckConstraint(condition=Q(amount__gte=0), name="payment_amount_not_negative"),
             models.UniqueConstraint(
@@ -48,6 +56,20 @@ class Payment(models.Model):
     @property
     def due(self) -> Money:
         return Money(self.amount, self.currency)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether money for it is still of use."""
+        return self.closed_at is None
+
+    def expected(self, totals: ledger.Totals) -> int:
+        """What has to come in: the amount due, or less where staff have accepted less (an adjustment)."""
+        return min(self.amount, totals.authorized) if totals.authorized else self.amount
+
+    def missing(self, totals: ledger.Totals) -> int:
+        """What has not come in yet; below zero if more has. What was taken back before the capture is missing."""
+        taken_back = 0 if totals.captured else totals.refunded
+        return self.expected(totals) - totals.received + taken_back
 
     def totals(self) -> ledger.Totals:
         """Computed from the events each time; use `prefetch_related("events")` for many."""

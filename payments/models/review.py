@@ -12,9 +12,16 @@ class ReviewItem(models.Model):
     """One thing about money that a person has to decide. `key` is what it is about: told twice, written once."""
 
     class Reason(models.TextChoices):
+        NO_REFERENCE = "no_reference", _("no reference")
+        UNKNOWN_REFERENCE = "unknown_reference", _("unknown reference")
+        AMBIGUOUS = "ambiguous", _("ambiguous")
+        TOO_LITTLE = "too_little", _("too little")
         LATE = "late", _("order cancelled or finished")
         TOO_MUCH = "too_much", _("too much")
         WRONG_CURRENCY = "wrong_currency", _("wrong currency")
+        DUPLICATE = "duplicate", _("possible duplicate")
+        CHARGEBACK = "chargeback", _("money taken back")
+        REFUND_FAILED = "refund_failed", _("refund failed")
         UNDELIVERABLE = "undeliverable", _("message to a finished order")
 
     class State(models.TextChoices):
@@ -23,10 +30,17 @@ class ReviewItem(models.Model):
 
     key = models.CharField(max_length=200, unique=True)
     reason = models.CharField(_("reason"), max_length=20, choices=Reason)
-    merchant_reference = models.CharField(_("merchant reference"), max_length=40, db_index=True)
+    merchant_reference = models.CharField(
+        _("merchant reference"), max_length=40, blank=True, default="", db_index=True
+    )
     payment = models.ForeignKey("payments.Payment", models.PROTECT, null=True, blank=True)
     amount = models.BigIntegerField(_("amount"), null=True, blank=True)
     currency = models.CharField(_("currency"), max_length=3, blank=True, default="")
+    transaction = models.ForeignKey(
+        "payments.BankTransaction", models.PROTECT, null=True, blank=True, related_name="reviews"
+    )
+    # What it probably is, and why we think so: [{"merchant_reference": …, "why": …}], best first.
+    proposals = models.JSONField(_("proposals"), default=list, blank=True)
     detail = models.TextField(_("what happened"))
     state = models.CharField(_("state"), max_length=10, choices=State, default=State.OPEN)
     resolution = models.TextField(_("resolution"), blank=True, default="")
@@ -38,6 +52,10 @@ class ReviewItem(models.Model):
         verbose_name = _("review item")
         verbose_name_plural = _("review items")
         ordering: ClassVar = ["-id"]
+        permissions: ClassVar = [
+            ("accept_difference", "Can accept a payment that is short by a little as full"),
+            ("discard_money", "Can discard money with a reason"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.get_reason_display()}: {self.merchant_reference}"

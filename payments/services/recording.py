@@ -8,12 +8,15 @@ from django.db import transaction
 from django.utils import timezone
 
 from payments.gateways.base import EventOutcome, EventType, GatewayEvent, RemotePayment
+from payments.ledger import Totals
 from payments.models import Payment, PaymentEvent, ReviewItem, WebhookDelivery
 from payments.signals import payment_failed, payment_received
 from shop.kernel.money import Money
 
 
-def open_payment(gateway: str, merchant_reference: str, money: Money, idempotency_key: str) -> Payment:
+def open_payment(
+    gateway: str, merchant_reference: str, money: Money, idempotency_key: str, payer_name: str = ""
+) -> Payment:
     """The payment with this key, made before the provider is asked, so that no answer finds it missing."""
     payment, _ = Payment.objects.get_or_create(
         idempotency_key=idempotency_key,
@@ -22,6 +25,7 @@ def open_payment(gateway: str, merchant_reference: str, money: Money, idempotenc
             "merchant_reference": merchant_reference,
             "amount": money.amount,
             "currency": money.currency,
+            "payer_name": payer_name,
         },
     )
     return payment
@@ -60,11 +64,32 @@ def record(
     new = [row for event in events if (row := _write(payment, event, source, actor))]
     types = {(row.type, row.outcome) for row in new}
     if (EventType.RECEIPT, EventOutcome.SUCCEEDED) in types:
-        payment_received.send(Payment, payment=payment, totals=payment.totals())
+        new_money = sum(
+            row.amount
+            for row in new
+            if (row.type, row.outcome) == (EventType.RECEIPT, EventOutcome.SUCCEEDED)
+        )
+        totals = payment.totals()
+        close_what_is_complete([(payment, totals)])
+        payment_received.send(Payment, payment=payment, totals=totals, new=new_money)
     for row in new:
         if row.type == EventType.AUTHORIZATION and row.outcome == EventOutcome.FAILED:
             payment_failed.send(Payment, payment=payment, detail=row.detail or "The payment was declined.")
     return new
+
+
+def close_what_is_complete(received: Iterable[tuple[Payment, Totals]]) -> None:
+    """Take “too little” off the review list where the rest has come. The caller holds the payments' locks."""
+    complete = [payment.pk for payment, totals in received if payment.missing(totals) <= 0]
+    if complete:
+        ReviewItem.objects.filter(
+            payment__in=complete, reason=ReviewItem.Reason.TOO_LITTLE, state=ReviewItem.State.OPEN
+        ).update(
+            state=ReviewItem.State.CLOSED,
+            resolution="The rest has come.",
+            resolved_by="shop",
+            resolved_at=timezone.now(),
+        )
 
 
 def _write(payment: Payment, event: GatewayEvent, source: str, actor: str) -> PaymentEvent | None:
@@ -101,7 +126,9 @@ def _write(payment: Payment, event: GatewayEvent, source: str, actor: str) -> Pa
 
 
 @transaction.atomic
-def intend_refund(payment: Payment, amount: int, idempotency_key: str) -> int:
+def intend_refund(
+    payment: Payment, amount: int, idempotency_key: str, *, actor: str = "", reason: str = ""
+) -> int:
     """Write down that `amount` (minor units) is going to be refunded under this key, before it is asked for.
 
     Returns the amount of the first intention under the key, whatever is passed later; 0 if there is nothing
@@ -126,5 +153,7 @@ def intend_refund(payment: Payment, amount: int, idempotency_key: str) -> int:
         currency=payment.currency,
         occurred_at=timezone.now(),
         source="call",
+        actor=actor,
+        detail=reason,
     )
     return amount

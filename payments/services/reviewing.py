@@ -1,38 +1,397 @@
-"""Closing what a person had to decide about money."""
+"""What people do with money that does not fit. Each action is one transaction, safe against a second person.
+
+An action gets what its page showed of the item (`seen`, the amount that was in review). If another person was
+faster, it does nothing and says so.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from payments.models import ReviewItem
+from payments.banking.account import AccountInvalid, valid_iban
+from payments.gateways.base import EventOutcome, EventType
+from payments.models import Allocation, BankTransaction, Payment, PaymentEvent, ReviewItem
+from payments.references import creditor_reference, parse_creditor_reference
+from payments.services import bookings, matching, transfers
+from payments.services.bookings import IN_REVIEW, Place
+from payments.services.matching import confirmation_out, receipt
+from payments.services.recording import close_what_is_complete
+from payments.services.standings import Standing, Standings, standings
+from payments.services.transfers import Payee
+from payments.signals import payments_received
+from shop.kernel.money import Money
+
+Purpose = Allocation.Purpose
+Reason = ReviewItem.Reason
 
 
 class ReviewRefused(Exception):
-    """A review item cannot be closed so; the message says why."""
+    """That cannot be done with a review item; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """What came of it. `repeated`: it was closed before, and nothing was written over."""
+    """What came of it. `repeated`: the item was dealt with before, and nothing was done again."""
 
     message: str
     repeated: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A part of the money for an order: its number or creditor reference, and minor units; None: what it lacks."""
+
+    reference: str
+    amount: int | None = None
+
+
+# --- which actions are possible --------------------------------------------------------------------------
+
+
+def holds_money(item: ReviewItem) -> bool:
+    """Whether money of a booking waits in review for the decision on this item."""
+    return (
+        item.state == ReviewItem.State.OPEN
+        and item.transaction_id is not None
+        and item.reason not in bookings.WITHOUT_MONEY
+    )
+
+
+def money_of(item: ReviewItem) -> Money:
+    """What the item is about."""
+    return Money(item.amount or 0, item.currency or "EUR")
+
+
+def why_not_close(item: ReviewItem) -> str:
+    if item.state == ReviewItem.State.CLOSED:
+        return _closed_by(item)
+    if holds_money(item):
+        return f"{money_of(item)} of it are still in review: assign, pay back or discard them."
+    return ""
+
+
+def why_not_move(item: ReviewItem) -> str:
+    """Why its money cannot be assigned, paid back or discarded."""
+    if item.state == ReviewItem.State.CLOSED:
+        return _closed_by(item)
+    return "" if holds_money(item) else "None of its money is in review."
+
+
+def why_not_accept(item: ReviewItem, *, beyond_limit: bool = False) -> str:
+    if item.state == ReviewItem.State.CLOSED:
+        return _closed_by(item)
+    if item.reason != Reason.TOO_LITTLE:
+        return "Nothing is missing here."
+    limit = Money(settings.ACCEPT_DIFFERENCE, item.currency)
+    if not beyond_limit and money_of(item).amount > limit.amount:
+        return f"{money_of(item)} are missing; up to {limit} can be accepted without a further permission."
+    return ""
+
+
+def why_not_wait(item: ReviewItem) -> str:
+    if item.state == ReviewItem.State.CLOSED:
+        return _closed_by(item)
+    return "" if item.reason == Reason.TOO_LITTLE else "Nothing is missing here."
+
+
+def why_not_confirmed_by_hand(item: ReviewItem) -> str:
+    if why_not := why_not_move(item):
+        return why_not
+    if item.payment is None or item.amount not in _by_hand(item.payment).by_hand.values():
+        return "No payment of this amount was confirmed by hand for its order."
+    return ""
+
+
+def _closed_by(item: ReviewItem) -> str:
+    return f"It was processed in the meantime by {item.resolved_by}."
+
+
+# --- actions ---------------------------------------------------------------------------------------------
+
+
 @transaction.atomic
 def close(pk: int, actor: str, resolution: str) -> Closed:
-    """Write down what was decided, and by whom. What was written first stays."""
+    """Write down what was decided, and by whom. It moves no money, so there must be none in review."""
     if not resolution.strip():
         raise ReviewRefused("Say what was decided.")
-    item = ReviewItem.objects.select_for_update().get(pk=pk)
+    item = _locked(pk)
     if item.state == ReviewItem.State.CLOSED:
-        return Closed(f"It was closed before, by {item.resolved_by}.", repeated=True)
-    item.state = ReviewItem.State.CLOSED
-    item.resolution = resolution
-    item.resolved_by = actor
-    item.resolved_at = timezone.now()
-    item.save(update_fields=["state", "resolution", "resolved_by", "resolved_at"])
+        return _meanwhile(item)
+    _check(why_not_close(item))
+    bookings.finish(item, actor, resolution)
     return Closed("The review item is closed.")
+
+
+@transaction.atomic
+def assign(pk: int, actor: str, shares: Sequence[Share], *, seen: int | None = None) -> Closed:
+    """Count the money of a booking as received for one or several orders; what is left stays in review."""
+    if not shares:
+        raise ReviewRefused("Name the order that the money is for.")
+    payments = Standings(_merchant_reference(share) for share in shares)
+    item = _locked(pk)
+    if item.state == ReviewItem.State.CLOSED:
+        return _meanwhile(item)
+    booking = _money_to_move(item, seen)
+    if booking.direction != BankTransaction.Direction.CREDIT:
+        raise ReviewRefused("This money went out of the account; it pays no order.")
+    left = item.amount or 0
+    paid: dict[int, Standing] = {}
+    told: list[str] = []
+    key = ""
+    for share in shares:
+        standing = _payable(payments, share, booking)
+        amount = min(left, standing.missing) if share.amount is None else share.amount
+        _check_share(share, standing, amount, left)
+        payment, left = standing.payment, left - amount
+        key = bookings.move(
+            booking,
+            amount,
+            IN_REVIEW,
+            Place(Purpose.MATCHED, payment),
+            actor,
+            f"Assigned to {share.reference}",
+        )
+        receipt(payment, booking, amount, key, actor).save(force_insert=True)
+        standing.receive(booking, amount)
+        paid[payment.pk] = standing
+        money = Money(amount, booking.currency)
+        told.append(f"{money} are assigned to {payment.merchant_reference}.")
+        bookings.lessen(item, amount, actor, told[-1])
+    _announce(list(paid.values()), booking, key)
+    if left:
+        told.append(f"{Money(left, booking.currency)} are left in review.")
+        item.reason = Reason.TOO_MUCH
+        item.save(update_fields=["reason"])
+    return Closed(" ".join(told))
+
+
+@transaction.atomic
+def confirmed_by_hand(pk: int, actor: str, *, seen: int | None = None) -> Closed:
+    """The booking is the money that staff confirmed by hand before: it is matched, and counts once."""
+    payment_pk = ReviewItem.objects.values_list("payment_id", flat=True).get(pk=pk)
+    payment = Payment.objects.select_for_update().filter(pk=payment_pk).first()
+    item = _locked(pk)
+    if item.state == ReviewItem.State.CLOSED:
+        return _meanwhile(item)
+    booking = _money_to_move(item, seen)
+    _check(why_not_confirmed_by_hand(item))
+    assert payment is not None
+    assert item.amount is not None
+    amount = item.amount
+    reference = next(r for r, confirmed in _by_hand(payment).by_hand.items() if confirmed == amount)
+    what = "It is the money that was confirmed by hand."
+    key = bookings.move(booking, amount, IN_REVIEW, Place(Purpose.MATCHED, payment), actor, what)
+    PaymentEvent.objects.bulk_create(
+        [
+            confirmation_out(payment, reference, amount, actor),
+            receipt(payment, booking, amount, key, actor),
+        ]
+    )
+    bookings.finish(item, actor, what)
+    return Closed(f"{Money(amount, booking.currency)} now stand behind the confirmation by hand.")
+
+
+@transaction.atomic
+def accept(
+    pk: int, actor: str, reason: str, *, beyond_limit: bool = False, seen: int | None = None
+) -> Closed:
+    """Take what has come as full payment. The difference is written down, and that much less is captured."""
+    if not reason.strip():
+        raise ReviewRefused("Say why the difference is accepted.")
+    payment_pk = ReviewItem.objects.values_list("payment_id", flat=True).get(pk=pk)
+    payment = Payment.objects.select_for_update().filter(pk=payment_pk).first()
+    item = _locked(pk)
+    if item.state == ReviewItem.State.CLOSED:
+        return _meanwhile(item)
+    _check(why_not_accept(item, beyond_limit=beyond_limit))
+    assert payment is not None
+    (standing,) = standings([payment])
+    if seen is not None and standing.missing != seen:
+        raise ReviewRefused("More has come in the meantime. Look at it again.")
+    if not payment.is_open:
+        raise ReviewRefused(f"The {standing.order} has ended.")
+    if not 0 < standing.missing < standing.expected.amount:
+        raise ReviewRefused("Nothing has come that could be accepted.")
+    if not beyond_limit and standing.missing > settings.ACCEPT_DIFFERENCE:
+        raise ReviewRefused(f"{Money(standing.missing, payment.currency)} are missing; that is too much.")
+    missing = Money(standing.missing, payment.currency)
+    PaymentEvent.objects.create(
+        payment=payment,
+        gateway=payment.gateway,
+        type=EventType.AUTHORIZATION_ADJUSTMENT.value,
+        outcome=EventOutcome.SUCCEEDED.value,
+        psp_reference=f"review/{item.pk}/accepted",
+        amount=-missing.amount,
+        currency=payment.currency,
+        occurred_at=timezone.now(),
+        source="staff",
+        actor=actor,
+        detail=reason,
+    )
+    bookings.finish(item, actor, f"Accepted as full payment, {missing} short: {reason}")
+    payments_received.send(Payment, received=[(payment, payment.totals())])
+    return Closed(f"Accepted as full payment, {missing} short. The order goes on.")
+
+
+@transaction.atomic
+def wait(pk: int, actor: str, reason: str) -> Closed:
+    """Go on waiting for the rest. If it does not come in time, the order's end brings the money back here."""
+    item = _locked(pk)
+    if item.state == ReviewItem.State.CLOSED:
+        return _meanwhile(item)
+    _check(why_not_wait(item))
+    bookings.finish(item, actor, " ".join(filter(None, ("Waiting for the rest.", reason.strip()))))
+    return Closed("The order goes on waiting for the rest.")
+
+
+@transaction.atomic
+def pay_back(
+    pk: int,
+    actor: str,
+    reason: str,
+    *,
+    amount: int | None = None,
+    name: str = "",
+    iban: str = "",
+    seen: int | None = None,
+) -> Closed:
+    """Send the money in review, or `amount` of it, back to the payer, or to the account given."""
+    if not reason.strip():
+        raise ReviewRefused("Say why the money is paid back.")
+    payee = _payee(name, iban)
+    item = _locked(pk)
+    if item.state == ReviewItem.State.CLOSED:
+        return _meanwhile(item)
+    booking = _money_to_move(item, seen)
+    money = Money(_within(item, amount), booking.currency)
+    if booking.direction != BankTransaction.Direction.CREDIT:
+        raise ReviewRefused("This money went out of the account; there is nothing to pay back.")
+    came_back = item.reason == Reason.REFUND_FAILED
+    payee = payee or (None if came_back else bookings.payer(booking))
+    key = bookings.move(booking, money.amount, IN_REVIEW, Place(Purpose.REFUNDED), actor, reason)
+    try:
+        transfer = transfers.pay_back(money, key, actor, payment=item.payment, payee=payee)
+    except transfers.TransferRefused as error:
+        raise ReviewRefused(str(error)) from error
+    bookings.lessen(item, money.amount, actor, f"{money} are paid back by {transfer}: {reason}")
+    missing = "" if transfer.payee_iban else " Its account is missing: enter it there."
+    return Closed(f"{money} are among the transfers to be sent ({transfer}).{missing}")
+
+
+@transaction.atomic
+def discard(pk: int, actor: str, reason: str, *, seen: int | None = None) -> Closed:
+    """The money is none of the shop's orders' business, and stays."""
+    if not reason.strip():
+        raise ReviewRefused("Say why the money belongs to no order.")
+    item = _locked(pk)
+    if item.state == ReviewItem.State.CLOSED:
+        return _meanwhile(item)
+    booking = _money_to_move(item, seen)
+    amount = item.amount or 0
+    bookings.move(booking, amount, IN_REVIEW, Place(Purpose.DISCARDED), actor, reason)
+    bookings.finish(item, actor, f"Discarded: {reason}")
+    return Closed(f"{Money(amount, booking.currency)} are discarded.")
+
+
+# --- pieces ----------------------------------------------------------------------------------------------
+
+
+def _locked(pk: int) -> ReviewItem:
+    return (
+        ReviewItem.objects.select_for_update(of=("self",)).select_related("transaction", "payment").get(pk=pk)
+    )
+
+
+def _meanwhile(item: ReviewItem) -> Closed:
+    return Closed(_closed_by(item), repeated=True)
+
+
+def _check(why_not: str) -> None:
+    if why_not:
+        raise ReviewRefused(why_not)
+
+
+def _money_to_move(item: ReviewItem, seen: int | None) -> BankTransaction:
+    _check(why_not_move(item))
+    assert item.transaction is not None
+    if seen is not None and seen != item.amount:
+        last = item.transaction.allocations.order_by("-id").values_list("actor", flat=True).first()
+        raise ReviewRefused(
+            f"It was processed in the meantime by {last}: {money_of(item)} are left of it. Look at it again."
+        )
+    return item.transaction
+
+
+def _within(item: ReviewItem, amount: int | None) -> int:
+    left = item.amount or 0
+    if amount is None:
+        return left
+    if not 0 < amount <= left:
+        raise ReviewRefused(
+            f"{Money(amount, item.currency)} are not within the {money_of(item)} that are in review."
+        )
+    return amount
+
+
+def _merchant_reference(share: Share) -> str:
+    parsed = parse_creditor_reference(share.reference)
+    return parsed[0] if parsed else share.reference.strip().upper()
+
+
+def _payable(payments: Standings, share: Share, booking: BankTransaction) -> Standing:
+    """The payment that a share is for, if it can take money now."""
+    parsed = parse_creditor_reference(share.reference)
+    number = _merchant_reference(share)
+    standing = payments.find(number, creditor_reference(*parsed) if parsed else "")
+    if standing is None:
+        raise ReviewRefused(f"No payment by bank transfer is known for {share.reference}.")
+    payment = standing.payment
+    if not standing.by_bank:
+        raise ReviewRefused(f"The {standing.order} is to be paid by {payment.gateway}, not by bank transfer.")
+    if payment.currency != booking.currency:
+        raise ReviewRefused(
+            f"The {standing.order} is to be paid in {payment.currency}; this is {booking.currency}."
+        )
+    if not payment.is_open:
+        raise ReviewRefused(f"The {standing.order} has ended; it takes no money any more.")
+    if standing.missing <= 0:
+        raise ReviewRefused(f"The {standing.order} is paid already.")
+    return standing
+
+
+def _check_share(share: Share, standing: Standing, amount: int, left: int) -> None:
+    money = Money(amount, standing.payment.currency)
+    if amount <= 0:
+        raise ReviewRefused(f"There is nothing left for {share.reference}.")
+    if amount > left:
+        raise ReviewRefused(f"{money} for {share.reference} are more than what is left to assign.")
+    if amount > standing.missing:
+        raise ReviewRefused(
+            f"The {standing.order} lacks {Money(standing.missing, money.currency)}; {money} are too much."
+        )
+
+
+def _announce(paid: Sequence[Standing], booking: BankTransaction, key: str) -> None:
+    received = [(standing.payment, standing.totals) for standing in paid]
+    close_what_is_complete(received)
+    matching.tell_short([(standing, booking, f"{key}/{standing.payment.pk}") for standing in paid])
+    payments_received.send(Payment, received=received)
+
+
+def _payee(name: str, iban: str) -> Payee | None:
+    if not iban.strip():
+        return None
+    try:
+        return Payee(" ".join(name.split()), valid_iban(iban))
+    except AccountInvalid as error:
+        raise ReviewRefused(str(error)) from error
+
+
+def _by_hand(payment: Payment) -> Standing:
+    (standing,) = standings([payment])
+    return standing

@@ -70,6 +70,9 @@ class Shop:
             "SITE_URL": _url(chosen["web"]),
             # Four slashes: django-environ takes the path that follows the third one.
             "EMAIL_URL": f"filemail:///{quote(str(data_dir / 'mails'))}",
+            # The account that everybody's examples have; with it, payment in advance can be tried.
+            "BANK_IBAN": "DE89370400440532013000",
+            "BANK_ACCOUNT_HOLDER": "Vorkasse Practice Shop",
         }
         env |= {name: environ.get(name) or default for name, default in defaults.items()}
         env |= {

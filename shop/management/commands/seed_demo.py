@@ -96,6 +96,8 @@ class Command(BaseCommand):
 
     def _waiting(self) -> None:
         orders = [self._place(f"waiting {i}", i, ("TEA-SENCHA", 1), ("TIMER", i + 1)) for i in range(3)]
+        if "bank_transfer" in settings.PAYMENT_GATEWAYS:
+            orders.append(self._place("in advance", 4, ("TEA-ASSAM", 3), payment_method="bank_transfer"))
         for order in orders:
             self._until(order, S.WAITING, S.CANCELLED)
         if not orders[0].received:
@@ -109,7 +111,14 @@ class Command(BaseCommand):
                 self._customer(order, "pay")
                 self._until(order, S.COMPENSATION_FAILED)
 
-    def _place(self, key: str, person: int, *lines: tuple[str, int], **changes: Any) -> Order:
+    def _place(
+        self,
+        key: str,
+        person: int,
+        *lines: tuple[str, int],
+        payment_method: str = "sandbox",
+        **changes: Any,
+    ) -> Order:
         name, email, street, postal_code, city = PEOPLE[person]
         draft = OrderDraft(
             customer_name=name,
@@ -117,7 +126,7 @@ class Command(BaseCommand):
             shipping=Address(name, street, postal_code, city, "DE"),
             lines=[LineDraft(sku, quantity) for sku, quantity in lines],
             currency="EUR",
-            payment_method="sandbox",
+            payment_method=payment_method,
             shipping_cost=490,
             **changes,
         )

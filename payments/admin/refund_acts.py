@@ -1,0 +1,171 @@
+"""Giving money back: the form and the words. The rules are in `refunding`."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
+
+from django import forms
+from django.conf import settings
+from django.utils.translation import gettext_lazy as _
+
+from payments.gateways import gateway
+from payments.gateways.base import GatewayError
+from payments.models import Payment
+from payments.services import refunding
+from payments.services.refunding import RefundAsked, RefundRefused
+from shop.kernel.admin.acting import Act, ActForm
+from shop.kernel.forms import AmountField, ReasonField
+from shop.kernel.money import Money
+
+REFUND = "payments.refund"
+BEYOND_LIMIT = "payments.refund_beyond_limit"
+
+
+class RefundForm(ActForm):
+    """How much, and why. `form_id` tells a double click from a second refund."""
+
+    amount = AmountField(label=_("Amount"))
+    reason = ReasonField(label=_("Reason"), help_text=_("For the books; the customer does not see it."))
+    form_id = forms.UUIDField(widget=forms.HiddenInput)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.initial["form_id"] = uuid4()
+        payment = self.payment_of(self.subjects[0])
+        if payment is not None:
+            self._prefill(payment)
+
+    def payment_of(self, subject: Any) -> Payment | None:
+        """The payment that is refunded, where the form is about something that has one."""
+        assert isinstance(subject, Payment)
+        return subject
+
+    def _prefill(self, payment: Payment) -> None:
+        amount = self.fields["amount"]
+        assert isinstance(amount, AmountField)
+        amount.currency = payment.currency
+        left = Money(max(0, payment.totals().kept), payment.currency)
+        self.initial["amount"] = left.amount
+        amount.help_text = _("In %(currency)s; at most %(left)s.") % {
+            "currency": payment.currency,
+            "left": left.format(),
+        }
+        if settings.REFUND_LIMIT and not self.may_go_beyond():
+            limit = Money(settings.REFUND_LIMIT, payment.currency)
+            amount.help_text += " " + _("You may refund up to %s at once.") % limit.format()
+
+    def may_go_beyond(self) -> bool:
+        return self.user.has_perm(BEYOND_LIMIT)
+
+    def clean(self) -> dict[str, Any]:
+        return {**(super().clean() or {}), "beyond_limit": self.may_go_beyond()}
+
+
+class Refund(Act):
+    """`seen` is the payment, and what of it could be refunded."""
+
+    slug = "refund"
+    label = "Refund"
+    permission = REFUND
+    form = RefundForm
+    on_list = False
+    dangerous = True
+    refusals = (RefundRefused, GatewayError)
+    follows = (
+        "From then on the amount counts as given back. The customer gets a mail, and page and timeline show how far "
+        "it is. If the refund fails, it is in the review list."
+    )
+
+    def payment_of(self, subject: Any) -> Payment | None:
+        assert isinstance(subject, Payment)
+        return subject
+
+    def why_not(self, subject: Any) -> str:
+        payment = self.payment_of(subject)
+        return refunding.why_not_refund(payment) if payment else "No payment has been opened yet."
+
+    def will(self, subject: Any) -> str:
+        payment = self.payment_of(subject)
+        assert payment is not None
+        left = Money(payment.totals().kept, payment.currency).format()
+        return f"{left} can be refunded. {_way_back(payment)}"
+
+    def seen(self, subject: Any) -> str:
+        payment = self.payment_of(subject)
+        return f"{payment.pk}/{payment.totals().kept}" if payment else ""
+
+    def do(self, subject: Any, data: dict[str, Any], actor: str, seen: str) -> RefundAsked:
+        payment = self.payment_of(subject)
+        if payment is None:
+            raise RefundRefused(self.why_not(subject))
+        shown, _slash, left = seen.partition("/")
+        if shown and shown != str(payment.pk):
+            raise RefundRefused("Its payment is another one meanwhile. Look again, then send it.")
+        return refunding.refund(
+            payment.pk,
+            data["amount"],
+            actor,
+            data["reason"],
+            str(data["form_id"]),
+            beyond_limit=data["beyond_limit"],
+            seen=int(left) if left.isascii() and left.isdigit() else None,
+        )
+
+
+def _way_back(payment: Payment) -> str:
+    try:
+        ours = gateway(payment.gateway).capabilities.received_on_our_account
+    except GatewayError as error:
+        return str(error)
+    if ours:
+        return "It becomes a transfer that goes out with the next file for the bank."
+    return f"It goes back through {payment.gateway.replace('_', ' ')}, the way it came."
+
+
+# --- try again -------------------------------------------------------------------------------------------
+
+
+class TryAgainForm(ActForm):
+    refund = forms.ChoiceField(label=_("Refund"), widget=forms.RadioSelect)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        choice = self.fields["refund"]
+        assert isinstance(choice, forms.ChoiceField)
+        found = refunding.unclear_refunds(self.subjects[0])
+        choice.choices = [
+            (
+                event.psp_reference,
+                f"{event.money.format()}, {event.recorded_at:%Y-%m-%d %H:%M} UTC: {event.detail}",
+            )
+            for event in found
+        ]
+        if found:
+            self.initial["refund"] = found[0].psp_reference
+
+
+class TryAgain(Act):
+    """For a refund of which nobody knows whether the provider did it."""
+
+    slug = "refund-again"
+    label = "Try refund again"
+    permission = REFUND
+    form = TryAgainForm
+    on_list = False
+    refusals = (RefundRefused,)
+    follows = (
+        "The provider is asked for the same refund under the same key: if it was made, it is not made twice."
+    )
+
+    def why_not(self, subject: Payment) -> str:
+        return refunding.why_not_try_again(subject)
+
+    def will(self, subject: Payment) -> str:
+        return "Nobody knows whether the provider made it. It is asked again."
+
+    def do(self, subject: Payment, data: dict[str, Any], actor: str, seen: str) -> RefundAsked:
+        return refunding.try_again(data["refund"], actor)
+
+
+PAYMENT_ACTS = (Refund(), TryAgain())

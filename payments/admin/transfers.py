@@ -1,0 +1,271 @@
+"""Money to be sent back: the transfers, and the files (pain.001) in which they go to the bank."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from django import forms
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.db.models import Count, QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import get_object_or_404
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _gettext
+from django.utils.translation import gettext_lazy as _
+
+from payments.admin.review import order_link
+from payments.models import OutgoingTransfer, TransferBatch
+from payments.services import transfers
+from shop.kernel.admin.acting import Act, ActForm, ActingAdmin
+from shop.kernel.admin.labels import label
+from shop.kernel.admin.readonly import LookOnlyAdmin, LookOnlyInline
+from shop.kernel.forms import ReasonField
+
+State = OutgoingTransfer.State
+REFUND = "payments.refund"
+AT_ONCE = 900
+"""Transfers on the page that makes a file: a form has at most 1000 fields."""
+_TONES = {
+    State.NEEDS_ACCOUNT: "open", State.READY: "waiting", State.EXPORTED: "running", State.BOOKED: "closed",
+    State.RETURNED: "failed",
+}  # fmt: skip
+
+
+def state_label(transfer: OutgoingTransfer) -> SafeString:
+    return label(_TONES[State(transfer.state)], transfer.get_state_display())
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    message: str
+    repeated: bool = False
+
+
+# --- transfers -------------------------------------------------------------------------------------------
+
+
+class AccountForm(ActForm):
+    name = forms.CharField(label=_("Payee"), max_length=70)
+    iban = forms.CharField(label=_("IBAN"), max_length=42)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        transfer: OutgoingTransfer = self.subjects[0]
+        self.initial.update(name=transfer.payee_name[:70], iban=transfer.payee_iban)
+
+
+class SetAccount(Act):
+    slug = "account"
+    label = "Enter the account"
+    permission = REFUND
+    form = AccountForm
+    refusals = (transfers.TransferRefused,)
+    on_list = False
+    follows = "The transfer is ready then, and goes out with the next file for the bank."
+
+    def why_not(self, subject: OutgoingTransfer) -> str:
+        if subject.state in (State.NEEDS_ACCOUNT, State.READY):
+            return ""
+        return f"It is {subject.get_state_display()}: its account stays as it is."
+
+    def will(self, subject: OutgoingTransfer) -> str:
+        return f"{subject.money.format()} go to this account."
+
+    def do(self, subject: OutgoingTransfer, data: dict[str, Any], actor: str, seen: str) -> Done:
+        row = transfers.set_account(subject, data["name"], data["iban"], actor)
+        return Done(f"{row.money.format()} go to {row.payee_name}.")
+
+
+@admin.register(OutgoingTransfer)
+class OutgoingTransferAdmin(ActingAdmin, LookOnlyAdmin):
+    acts = (SetAccount(),)
+    change_form_template = "admin/acting_change_form.html"
+    change_list_template = "admin/payments/outgoingtransfer/change_list.html"
+    list_display = (
+        "end_to_end_id",
+        "amount_shown",
+        "payee_name",
+        "order",
+        "state_label",
+        "created_at",
+        "batch",
+    )
+    list_filter = ("state", "created_at")
+    list_select_related = ("payment", "batch")
+    search_fields = ("end_to_end_id", "payee_name", "payee_iban", "payment__merchant_reference")
+    sortable_by: ClassVar = ()
+    fields = (
+        "end_to_end_id", "amount_shown", "state_label", "payee_name", "payee_iban", "remittance_information",
+        "order", "batch_link", "created_at", "requested_by", "account_set_by", "booked_at", "bank_reference",
+        "returned_at", "return_reason",
+    )  # fmt: skip
+    readonly_fields = fields
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(self.make_batch)
+        return [path("batch/", view, name="payments_outgoingtransfer_batch"), *super().get_urls()]
+
+    def make_batch(self, request: HttpRequest) -> HttpResponse:
+        """Choose among the transfers that are ready; POST puts them into a file."""
+        if not request.user.has_perm(REFUND):
+            raise PermissionDenied
+        ready = OutgoingTransfer.objects.filter(state=State.READY).order_by("id")
+        error = ""
+        if request.method == "POST":
+            chosen = [int(pk) for pk in request.POST.getlist("transfer") if pk.isascii() and pk.isdigit()]
+            try:
+                batch = transfers.make_batch(
+                    OutgoingTransfer.objects.filter(pk__in=chosen), request.user.get_username()
+                )
+            except transfers.TransferRefused as refused:
+                error = str(refused)
+            else:
+                self.message_user(
+                    request,
+                    _gettext("The file is made. Download it, hand it to the bank, and mark it as sent."),
+                    level=messages.SUCCESS,
+                )
+                page = reverse("admin:payments_transferbatch_change", args=[batch.pk])
+                return HttpResponseRedirect(page)
+        context = {
+            **self.admin_site.each_context(request),
+            "title": _gettext("File for the bank"),
+            "opts": self.opts,
+            "ready": ready.select_related("payment")[:AT_ONCE],
+            "without_account": OutgoingTransfer.objects.filter(state=State.NEEDS_ACCOUNT).count(),
+            "error": error,
+        }
+        return TemplateResponse(request, "admin/payments/outgoingtransfer/batch.html", context)
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        may_refund = request.user.has_perm(REFUND)
+        return super().changelist_view(request, {"may_refund": may_refund, **(extra_context or {})})
+
+    @admin.display(description=_("amount"))
+    def amount_shown(self, transfer: OutgoingTransfer) -> str:
+        return transfer.money.format()
+
+    @admin.display(description=_("state"))
+    def state_label(self, transfer: OutgoingTransfer) -> SafeString:
+        return state_label(transfer)
+
+    @admin.display(description=_("order"), empty_value="–")
+    def order(self, transfer: OutgoingTransfer) -> SafeString | str | None:
+        return order_link(transfer.payment.merchant_reference) if transfer.payment else None
+
+    @admin.display(description=_("transfer batch"), empty_value="–")
+    def batch_link(self, transfer: OutgoingTransfer) -> SafeString | None:
+        if transfer.batch is None:
+            return None
+        url = reverse("admin:payments_transferbatch_change", args=[transfer.batch_id])
+        return format_html('<a href="{}">{}</a>', url, transfer.batch)
+
+
+# --- files -----------------------------------------------------------------------------------------------
+
+
+class MarkSent(Act):
+    slug = "sent"
+    label = "Mark as sent"
+    permission = REFUND
+    refusals = (transfers.TransferRefused,)
+    follows = "It is written down who handed the file to the bank. Statements close its transfers."
+
+    def why_not(self, subject: TransferBatch) -> str:
+        if subject.refused_at is not None:
+            return "The bank has refused this file."
+        return f"It was sent by {subject.sent_by}." if subject.sent_at else ""
+
+    def will(self, subject: TransferBatch) -> str:
+        return "The file has been handed to the bank."
+
+    def do(self, subject: TransferBatch, data: dict[str, Any], actor: str, seen: str) -> Done:
+        row = transfers.mark_sent(subject, actor)
+        return Done(f"It was handed to the bank by {row.sent_by}.", repeated=row.sent_by != actor)
+
+
+class RefusedForm(ActForm):
+    reason = ReasonField(label=_("Reason"), help_text=_("What the bank says."))
+
+
+class MarkRefused(Act):
+    slug = "refused"
+    label = "The bank refused the file"
+    permission = REFUND
+    form = RefusedForm
+    refusals = (transfers.TransferRefused,)
+    on_list = False
+    dangerous = True
+    follows = "All its transfers are ready for another file, and can be corrected."
+
+    def why_not(self, subject: TransferBatch) -> str:
+        return "That is written down already." if subject.refused_at else ""
+
+    def will(self, subject: TransferBatch) -> str:
+        return "Only if the bank has taken none of it: otherwise money would be sent twice."
+
+    def do(self, subject: TransferBatch, data: dict[str, Any], actor: str, seen: str) -> Done:
+        transfers.mark_refused(subject, actor, data["reason"])
+        return Done("Its transfers are ready for another file.")
+
+
+class TransferInline(LookOnlyInline):
+    model = OutgoingTransfer
+    fields = ("end_to_end_id", "amount_shown", "payee_name", "payee_iban", "state")
+    readonly_fields = fields
+    ordering = ("id",)
+
+    @admin.display(description=_("amount"))
+    def amount_shown(self, transfer: OutgoingTransfer) -> str:
+        return transfer.money.format()
+
+
+@admin.register(TransferBatch)
+class TransferBatchAdmin(ActingAdmin, LookOnlyAdmin):
+    acts = (MarkSent(), MarkRefused())
+    change_form_template = "admin/acting_change_form.html"
+    list_display = ("message_id", "number", "created_at", "created_by", "sent_at", "sent_by", "refused_at")
+    list_filter = ("created_at",)
+    search_fields = ("message_id",)
+    sortable_by: ClassVar = ()
+    inlines: ClassVar = [TransferInline]
+    fields = (
+        "message_id", "download_link", "created_at", "created_by", "sent_at", "sent_by", "refused_at",
+        "refused_by", "refusal",
+    )  # fmt: skip
+    readonly_fields = fields
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[TransferBatch]:
+        rows: QuerySet[TransferBatch] = super().get_queryset(request)
+        return rows.defer("xml").annotate(number_of=Count("transfers"))
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(self.download)
+        name = "payments_transferbatch_download"
+        return [path("<int:pk>/pain001/", view, name=name), *super().get_urls()]
+
+    def download(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """The file itself. It names customers and their accounts: only for those who send it."""
+        if not request.user.has_perm(REFUND):
+            raise PermissionDenied
+        batch = get_object_or_404(TransferBatch, pk=pk)
+        name = f"{batch.message_id}.xml"
+        return HttpResponse(
+            batch.xml,
+            content_type="application/xml",
+            headers={"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"},
+        )
+
+    @admin.display(description=_("transfers"))
+    def number(self, batch: TransferBatch) -> int:
+        return int(getattr(batch, "number_of", 0))
+
+    @admin.display(description=_("file"))
+    def download_link(self, batch: TransferBatch) -> SafeString:
+        url = reverse("admin:payments_transferbatch_download", args=[batch.pk])
+        return format_html('<a href="{}">{}.xml</a>', url, batch.message_id)

@@ -1,0 +1,1 @@
+"""What banks' standards ask for: account numbers, the QR code of a transfer, files of transfers."""

@@ -1,0 +1,123 @@
+"""Bank statements as imported, and where each cent on them went."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import pgtrigger
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+from shop.kernel.money import Money
+
+
+class BankStatement(models.Model):
+    """One statement of one account, from one file. Overlapping ones are fine: transactions count once."""
+
+    kind = models.CharField(_("format"), max_length=30)
+    statement_id = models.CharField(_("statement id"), max_length=80, blank=True, default="")
+    account_iban = models.CharField(_("account"), max_length=34)
+    file_name = models.CharField(_("file"), max_length=200)
+    opening = models.BigIntegerField(_("opening balance"), null=True, blank=True)
+    closing = models.BigIntegerField(_("closing balance"), null=True, blank=True)
+    currency = models.CharField(_("currency"), max_length=3)
+    transactions_in_file = models.PositiveIntegerField(_("transactions in the file"), default=0)
+    transactions_new = models.PositiveIntegerField(_("new"), default=0)
+    imported_at = models.DateTimeField(_("imported"), auto_now_add=True)
+    imported_by = models.CharField(_("imported by"), max_length=150)
+
+    class Meta:
+        verbose_name = _("bank statement")
+        verbose_name_plural = _("bank statements")
+        ordering: ClassVar = ["-id"]
+        permissions: ClassVar = [("import_statement", "Can import bank statements")]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.statement_id or self.file_name}"
+
+
+class BankTransaction(models.Model):
+    """One booking on our account, as the bank tells it. Append-only; `Allocation` says what became of it.
+
+    `key` tells the same booking on two statements from two bookings that look alike: the bank's own reference
+    where there is one, else the content and its occurrence within the statement.
+    """
+
+    class Direction(models.TextChoices):
+        CREDIT = "credit", _("in")
+        DEBIT = "debit", _("out")
+
+    key = models.CharField(max_length=160, unique=True)
+    statement = models.ForeignKey(BankStatement, models.PROTECT, related_name="transactions")
+    position = models.CharField(_("position"), max_length=60)
+    direction = models.CharField(_("direction"), max_length=6, choices=Direction)
+    is_reversal = models.BooleanField(_("reversal or return"), default=False)
+    amount = models.BigIntegerField(_("amount"))
+    currency = models.CharField(_("currency"), max_length=3)
+    booking_date = models.DateField(_("booking date"))
+    value_date = models.DateField(_("value date"), null=True, blank=True)
+    bank_reference = models.CharField(_("bank's reference"), max_length=120, blank=True, default="")
+    end_to_end_id = models.CharField(_("end-to-end id"), max_length=70, blank=True, default="")
+    creditor_reference = models.CharField(_("creditor reference"), max_length=70, blank=True, default="")
+    remittance_information = models.TextField(_("remittance information"), blank=True, default="")
+    counterparty_name = models.CharField(_("payer or payee"), max_length=200, blank=True, default="")
+    counterparty_iban = models.CharField(_("IBAN"), max_length=34, blank=True, default="", db_index=True)
+    return_reason = models.CharField(_("return reason"), max_length=140, blank=True, default="")
+    original_end_to_end_id = models.CharField(max_length=70, blank=True, default="")
+    recorded_at = models.DateTimeField(_("recorded"), auto_now_add=True)
+
+    class Meta:
+        verbose_name = _("bank transaction")
+        verbose_name_plural = _("bank transactions")
+        ordering: ClassVar = ["-id"]
+        constraints: ClassVar = [
+            models.CheckConstraint(condition=Q(amount__gte=0), name="bank_transaction_amount_not_negative"),
+        ]
+        triggers: ClassVar = [
+            pgtrigger.Protect(name="append_only", operation=pgtrigger.Update | pgtrigger.Delete)
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.booking_date} {self.get_direction_display()} {self.money}"
+
+    @property
+    def money(self) -> Money:
+        return Money(self.amount, self.currency)
+
+
+class Allocation(models.Model):
+    """Where a part of a booking went. Append-only; moving money is one row out and one row in.
+
+    The allocations of a booking always add up to its amount, so nothing is dropped and nothing is invented.
+    """
+
+    class Purpose(models.TextChoices):
+        MATCHED = "matched", _("matched to a payment")
+        REVIEW = "review", _("in review")
+        REFUNDED = "refunded", _("paid back")
+        DISCARDED = "discarded", _("discarded with a reason")
+        OUTGOING = "outgoing", _("our own transfer")
+        FOREIGN = "foreign", _("not the shop's business")
+
+    transaction = models.ForeignKey(BankTransaction, models.PROTECT, related_name="allocations")
+    purpose = models.CharField(_("purpose"), max_length=10, choices=Purpose)
+    amount = models.BigIntegerField(_("amount"))  # negative: moved away from this purpose
+    payment = models.ForeignKey(
+        "payments.Payment", models.PROTECT, null=True, blank=True, related_name="allocations"
+    )
+    key = models.CharField(max_length=200, unique=True)
+    actor = models.CharField(_("actor"), max_length=150)
+    reason = models.TextField(_("reason"), blank=True, default="")
+    at = models.DateTimeField(_("at"), auto_now_add=True)
+
+    class Meta:
+        verbose_name = _("allocation")
+        verbose_name_plural = _("allocations")
+        ordering: ClassVar = ["id"]
+        triggers: ClassVar = [
+            pgtrigger.Protect(name="append_only", operation=pgtrigger.Update | pgtrigger.Delete)
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.amount} {self.purpose}"

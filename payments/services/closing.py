@@ -1,0 +1,99 @@
+"""The end of a payment: from then on no money is of use for it, and what is left over goes back.
+
+The merchant closes a payment when its order is shipped or given up. Money that had come by bank and was never
+captured goes into review, or back to the payer where REFUND_LATE_MONEY says so.
+"""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Sum
+from django.utils import timezone
+
+from payments.gateways.base import EventOutcome, EventType
+from payments.models import Allocation, BankTransaction, Payment, PaymentEvent, ReviewItem
+from payments.services import bookings, transfers
+from payments.services.bookings import IN_REVIEW, Place
+from shop.kernel.money import Money
+
+Purpose = Allocation.Purpose
+
+
+@transaction.atomic
+def close_payment(payment: Payment, why: str) -> None:
+    """Close it, for the reason `why` (a sentence). The second call changes nothing."""
+    payment = Payment.objects.select_for_update().get(pk=payment.pk)
+    if payment.closed_at is not None:
+        return
+    payment.closed_at = timezone.now()
+    payment.save(update_fields=["closed_at"])
+    ReviewItem.objects.filter(
+        payment=payment, reason=ReviewItem.Reason.TOO_LITTLE, state=ReviewItem.State.OPEN
+    ).update(state=ReviewItem.State.CLOSED, resolution=why, resolved_by="shop", resolved_at=timezone.now())
+    if not payment.totals().captured:
+        for booking, amount in _matched(payment):
+            take_back(booking, amount, payment, why)
+
+
+def _matched(payment: Payment) -> list[tuple[BankTransaction, int]]:
+    """The bookings in which money for the payment came, and how much of each is matched to it."""
+    rows = (
+        Allocation.objects.filter(
+            payment=payment, purpose=Purpose.MATCHED, transaction__direction=BankTransaction.Direction.CREDIT
+        )
+        .values("transaction_id")
+        .annotate(sum=Sum("amount"))
+        .filter(sum__gt=0)
+        .order_by("transaction_id")
+    )
+    sums = {row["transaction_id"]: row["sum"] for row in rows}
+    found = BankTransaction.objects.in_bulk(sums)
+    taken_back = payment.totals().refunded
+    left = []
+    for pk, amount in sums.items():
+        kept = max(0, amount - taken_back)
+        taken_back -= amount - kept
+        if kept:
+            left.append((found[pk], kept))
+    return left
+
+
+def take_back(booking: BankTransaction, amount: int, payment: Payment, why: str) -> None:
+    """The payment has not received this money after all: it is late."""
+    key = bookings.move(booking, amount, Place(Purpose.MATCHED, payment), IN_REVIEW, "shop", why)
+    PaymentEvent.objects.create(
+        payment=payment,
+        gateway=payment.gateway,
+        type=EventType.RECEIPT.value,
+        outcome=EventOutcome.SUCCEEDED.value,
+        psp_reference=key,
+        amount=-amount,
+        currency=payment.currency,
+        occurred_at=timezone.now(),
+        source="statement",
+        actor="shop",
+        detail=why,
+    )
+    item = bookings.open_item(
+        booking,
+        amount,
+        ReviewItem.Reason.LATE,
+        payment,
+        f"{why} {Money(amount, booking.currency)} had come for it.",
+        key,
+    )
+    if settings.REFUND_LATE_MONEY:
+        send_back(item, payment, why)
+
+
+def send_back(item: ReviewItem, payment: Payment, why: str) -> None:
+    """Pay late money back without asking anyone, as the setting says. The item tells that it was done."""
+    booking = item.transaction
+    assert booking is not None
+    assert item.amount is not None
+    key = bookings.move(booking, item.amount, IN_REVIEW, Place(Purpose.REFUNDED), "shop", why)
+    payee = bookings.payer(booking)
+    money = Money(item.amount, booking.currency)
+    transfers.pay_back(money, key, "shop", payment=payment, payee=payee)
+    bookings.finish(item, "shop", f"{money} are paid back, as the setting REFUND_LATE_MONEY says.")

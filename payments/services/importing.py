@@ -1,0 +1,277 @@
+"""Bank statements into the books. A file may be imported again, or overlap another: each booking counts once.
+
+A file is read whole before anything of it is written. Then its bookings are written and matched in batches, one
+transaction each: after a crash, importing it again goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from itertools import islice
+from typing import BinaryIO, TypeVar
+
+import psycopg.errors
+from django.conf import settings
+from django.db import OperationalError, connection, transaction
+from django.db.models import F
+
+from payments.models import BankStatement, BankTransaction
+from payments.services import matching
+from payments.statements import Statement, StatementError, Transaction, read
+from shop.kernel.money import Money
+
+T = TypeVar("T")
+Progress = Callable[[int, int], None]
+
+BATCH = 500
+ATTEMPTS = 3
+SAME_BOOKING = timedelta(days=14)
+"""Some banks count their references anew each year: the same one so far apart is another booking."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """How many bookings, and how much money, in minor units by currency."""
+
+    count: int = 0
+    sums: Counter[str] = field(default_factory=Counter)
+
+    def add(self, money: Money) -> None:
+        self.count += 1
+        self.sums[money.currency] += money.amount
+
+    def __str__(self) -> str:
+        return " + ".join(str(Money(amount, currency)) for currency, amount in sorted(self.sums.items()))
+
+
+@dataclass(slots=True)
+class Report:
+    """What came of a file. `outcomes` by word: matched, outgoing, foreign, or the reason for a review."""
+
+    file: str
+    statements: list[BankStatement] = field(default_factory=list)
+    new: int = 0
+    known: int = 0
+    left_out: int = 0
+    """Entries that are no bookings: pending, or for information."""
+    outcomes: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
+
+    @property
+    def total(self) -> int:
+        return self.new + self.known
+
+
+def import_file(name: str, file: BinaryIO, actor: str, progress: Progress | None = None) -> Report:
+    """Write the bookings of a statement file and match them; `progress` gets how many of how many are done.
+
+    Raises `StatementError` before anything is written.
+    """
+    statements = list(read(name, file))  # kept on disk when they are long
+    for statement in statements:
+        _must_be_ours(statement)
+    report = Report(name)
+    total = sum(len(statement.transactions) for statement in statements)
+    for statement in statements:
+        _import(statement, actor, report, progress, total)
+    return report
+
+
+def our_ibans() -> list[str]:
+    """The accounts whose statements are taken: that of BANK_IBAN, and BANK_OTHER_IBANS."""
+    listed = [*settings.BANK_IBAN.split(","), *settings.BANK_OTHER_IBANS]
+    return [iban for text in listed if (iban := re.sub(r"\s", "", text).upper())]
+
+
+def _must_be_ours(statement: Statement) -> None:
+    ours = our_ibans()
+    if statement.account_iban in ours:
+        return
+    if not ours:
+        raise StatementError(
+            statement.file, "", "the shop has no bank account yet. Set BANK_IBAN to the account's IBAN."
+        )
+    whose = statement.account_iban or statement.account or "an account without an IBAN"
+    raise StatementError(
+        statement.file,
+        f"statement {statement.statement_id}" if statement.statement_id else "",
+        f"this is a statement of {whose}; the shop's account is {' or '.join(ours)}. Nothing was imported. "
+        "Export the statement of the shop's account.",
+    )
+
+
+# --- one statement ---------------------------------------------------------------------------------------
+
+
+def _import(statement: Statement, actor: str, report: Report, progress: Progress | None, total: int) -> None:
+    row = BankStatement.objects.create(
+        kind=statement.kind[:30],
+        statement_id=statement.statement_id[:80],
+        account_iban=statement.account_iban,
+        file_name=statement.file[:200],
+        opening=statement.opening.amount if statement.opening else None,
+        closing=statement.closing.amount if statement.closing else None,
+        currency=statement.account_currency,
+        transactions_in_file=len(statement.transactions),
+        imported_by=actor,
+    )
+    report.statements.append(row)
+    report.left_out += statement.skipped
+    for batch in _batches(_told(statement), BATCH):
+        decisions = _write_down(row, batch, actor)
+        report.new += len(decisions)
+        report.known += len(batch) - len(decisions)
+        for decision in decisions:
+            report.outcomes[decision.outcome].add(decision.booking.money)
+        if progress is not None:
+            progress(report.total, total)
+    row.refresh_from_db(fields=["transactions_new"])
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A booking as a statement tells it. `content` is what it says, and which of those that say the same it is."""
+
+    transaction: Transaction
+    iban: str
+    content: str
+
+    @property
+    def key(self) -> str:
+        """The bank's reference where there is one: see `BankTransaction`."""
+        return f"{self.iban}:{_fitting(self.transaction.bank_reference) or self.content}"
+
+    @property
+    def other_key(self) -> str:
+        """For another booking under a reference that the bank has used before."""
+        return f"{self.key}:{self.content}"
+
+    def is_told_by(self, row: _Seen) -> bool:
+        """Whether the row, which has this one's key, is the same booking."""
+        if not self.transaction.bank_reference:
+            return True
+        told = self.transaction
+        return (
+            (row.direction, row.amount, row.currency)
+            == (told.direction.value, told.money.amount, told.money.currency)
+        ) and abs(row.booking_date - told.booking_date) <= SAME_BOOKING
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    key: str
+    direction: str
+    amount: int
+    currency: str
+    booking_date: date
+
+
+def _told(statement: Statement) -> Iterator[Told]:
+    seen: Counter[str] = Counter()
+    for told in statement.transactions:
+        digest = _digest(told)
+        seen[digest] += 1
+        yield Told(told, statement.account_iban, f"{digest}:{seen[digest]}")
+
+
+def _digest(told: Transaction) -> str:
+    content = (
+        told.booking_date.isoformat(),
+        told.direction,
+        told.is_reversal,
+        told.money,
+        told.end_to_end_id,
+        told.creditor_reference,
+        re.sub(r"\s", "", told.remittance_information),
+        told.counterparty_name,
+        told.counterparty_iban,
+    )
+    return hashlib.sha256(repr(content).encode()).hexdigest()[:40]
+
+
+def _fitting(reference: str) -> str:
+    """The reference, or its digest where the key has no room for it."""
+    return reference if len(reference) <= 60 else hashlib.sha256(reference.encode()).hexdigest()[:40]
+
+
+def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+# --- one batch -------------------------------------------------------------------------------------------
+
+
+def _write_down(row: BankStatement, batch: Sequence[Told], actor: str) -> list[matching.Decision]:
+    """What is new of the batch, in one transaction. Others may hold what it needs in another order: try again."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            with transaction.atomic():
+                return _write_new(row, batch, actor)
+        except OperationalError as error:
+            if attempt == ATTEMPTS or not isinstance(error.__cause__, psycopg.errors.DeadlockDetected):
+                raise
+            time.sleep(0.1 * attempt)
+    raise AssertionError("not reached")
+
+
+def _write_new(row: BankStatement, batch: Sequence[Told], actor: str) -> list[matching.Decision]:
+    _one_at_a_time(row.account_iban)
+    new = [(_booking(told, key, row), told.transaction) for told, key in _unknown(batch)]
+    BankTransaction.objects.bulk_create(booking for booking, _ in new)
+    decisions = matching.match(new, actor)
+    BankStatement.objects.filter(pk=row.pk).update(transactions_new=F("transactions_new") + len(new))
+    return decisions
+
+
+def _one_at_a_time(iban: str) -> None:
+    """Two imports for one account take turns, batch by batch."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"bank account: {iban}"])
+
+
+def _unknown(batch: Sequence[Told]) -> Iterator[tuple[Told, str]]:
+    """The bookings that are not in the books yet, each with its key."""
+    seen = _seen(told.key for told in batch)
+    others = [told for told in batch if told.key in seen and not told.is_told_by(seen[told.key])]
+    seen_others = _seen(told.other_key for told in others) if others else {}
+    for told in batch:
+        if told.key not in seen:
+            yield told, told.key
+        elif not told.is_told_by(seen[told.key]) and told.other_key not in seen_others:
+            yield told, told.other_key
+
+
+def _seen(keys: Iterable[str]) -> dict[str, _Seen]:
+    rows = BankTransaction.objects.filter(key__in=list(keys))
+    fields = ("key", "direction", "amount", "currency", "booking_date")
+    return {values[0]: _Seen(*values) for values in rows.values_list(*fields)}
+
+
+def _booking(told: Told, key: str, row: BankStatement) -> BankTransaction:
+    t = told.transaction
+    return BankTransaction(
+        key=key,
+        statement=row,
+        position=t.position[:60],
+        direction=t.direction.value,
+        is_reversal=t.is_reversal,
+        amount=t.money.amount,
+        currency=t.money.currency,
+        booking_date=t.booking_date,
+        value_date=t.value_date,
+        bank_reference=t.bank_reference[:120],
+        end_to_end_id=t.end_to_end_id[:70],
+        creditor_reference=t.creditor_reference[:70],
+        remittance_information=t.remittance_information,
+        counterparty_name=t.counterparty_name[:200],
+        counterparty_iban=t.counterparty_iban[:34],
+        return_reason=t.return_reason[:140],
+        original_end_to_end_id=t.original_end_to_end_id[:70],
+    )

@@ -1,0 +1,344 @@
+"""From bookings on the account to the payments they are for. What is not certain is left to a person.
+
+`decide` says where each cent of a booking goes; it reads and writes nothing. `match` does so for a batch, in a
+constant number of queries. The caller is in a transaction and holds the account's lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, time
+
+from django.conf import settings
+from django.utils import timezone
+
+from payments.gateways.base import EventOutcome, EventType
+from payments.models import Allocation, BankTransaction, Payment, PaymentEvent, ReviewItem
+from payments.references import Found, creditor_reference, find
+from payments.services import proposing
+from payments.services.bookings import IN_REVIEW, Place, first_key
+from payments.services.closing import send_back
+from payments.services.outgoing import OutgoingBookings, Parts
+from payments.services.recording import close_what_is_complete
+from payments.services.standings import Standing, Standings, borne_out
+from payments.signals import payments_received
+from payments.statements import Transaction
+from shop.kernel.money import Money
+
+Purpose = Allocation.Purpose
+Reason = ReviewItem.Reason
+NOTHING_FOUND = Found(frozenset(), ())
+
+
+@dataclass(slots=True)
+class Decision:
+    """What becomes of one booking: `matched` to a payment, and the rest of it to a person, for a `reason`.
+
+    `borne_out` is the confirmation by hand that the booking turns out to be. `elsewhere` says where the money
+    of a booking goes that is no customer's payment.
+    """
+
+    booking: BankTransaction
+    standing: Standing | None = None
+    matched: int = 0
+    borne_out: str = ""
+    reason: str = ""
+    detail: str = ""
+    proposals: list[tuple[str, str]] = field(default_factory=list)
+    elsewhere: Parts = field(default_factory=list)
+
+    @property
+    def in_review(self) -> int:
+        return 0 if self.elsewhere else self.booking.amount - self.matched
+
+    @property
+    def parts(self) -> Parts:
+        """Where each cent goes."""
+        if self.elsewhere:
+            return self.elsewhere
+        payment = self.standing.payment if self.standing else None
+        parts = [(Place(Purpose.MATCHED, payment), self.matched), (IN_REVIEW, self.in_review)]
+        return [(place, amount) for place, amount in parts if amount]
+
+    @property
+    def outcome(self) -> str:
+        """One word for the report: a reason of the review, or where the money went."""
+        return str(self.reason or self.parts[0][0].purpose)
+
+
+# --- the rules -------------------------------------------------------------------------------------------
+
+
+def decide(booking: BankTransaction, found: Found, payments: Standings) -> Decision:
+    """Where the money of a credit goes, given what its texts name. Keeps the standings up to date."""
+    named = {reference for reference, _ in found.certain}
+    if len(named) > 1 or len(found.certain) > 1:
+        why = "The transfer names this and others."
+        return Decision(
+            booking,
+            reason=Reason.AMBIGUOUS,
+            detail=f"The transfer names {', '.join(sorted(named))}. Split it, or find out what it pays.",
+            proposals=[(reference, why) for reference in sorted(named)],
+        )
+    if not found.certain:
+        return _unnamed(booking, found, payments)
+    ((merchant_reference, attempt),) = found.certain
+    standing = payments.find(
+        merchant_reference, creditor_reference(merchant_reference, attempt) if attempt else ""
+    )
+    if standing is None:
+        latest = payments.find(merchant_reference)
+        return Decision(
+            booking,
+            reason=Reason.UNKNOWN_REFERENCE,
+            detail=f"The transfer names {merchant_reference}, and no payment is known for it.",
+            proposals=[(merchant_reference, "The order exists.")] if latest else list(found.proposals),
+        )
+    return _for(booking, standing, payments)
+
+
+def _unnamed(booking: BankTransaction, found: Found, payments: Standings) -> Decision:
+    if booking.is_reversal:
+        return Decision(
+            booking,
+            reason=Reason.NO_REFERENCE,
+            detail="Money came back, and no transfer of ours is known that it belongs to.",
+        )
+    existing = [(reference, why) for reference, why in found.proposals if payments.find(reference)]
+    if existing:
+        return Decision(
+            booking,
+            reason=Reason.AMBIGUOUS,
+            detail="The reference cannot be read for certain.",
+            proposals=existing,
+        )
+    if found.proposals:
+        return Decision(
+            booking,
+            reason=Reason.UNKNOWN_REFERENCE,
+            detail=f"The transfer seems to name {found.proposals[0][0]}, which is not known.",
+        )
+    return Decision(booking, reason=Reason.NO_REFERENCE, detail="The transfer names no order.")
+
+
+def _for(booking: BankTransaction, standing: Standing, payments: Standings) -> Decision:
+    """A booking that names one payment for certain."""
+    payment, order = standing.payment, standing.order
+    money = booking.money
+    proposal = [(payment.merchant_reference, "The transfer names it.")]
+
+    def review(reason: str, detail: str, matched: int = 0) -> Decision:
+        return Decision(booking, standing, matched, reason=reason, detail=detail, proposals=proposal)
+
+    if not standing.by_bank:
+        return review(
+            Reason.UNKNOWN_REFERENCE, f"The {order} is to be paid by {payment.gateway}, not by bank transfer."
+        )
+    if money.currency != payment.currency:
+        return review(
+            Reason.WRONG_CURRENCY, f"{money} came for the {order}, which is to be paid in {payment.currency}."
+        )
+    confirmed = f"{payment.merchant_reference}/bank/{booking.bank_reference}"
+    if booking.bank_reference and standing.by_hand.get(confirmed) == money.amount:
+        del standing.by_hand[confirmed]
+        return Decision(booking, standing, money.amount, borne_out=confirmed)
+    if standing.missing <= 0 or not payment.is_open:
+        if money.amount in standing.by_hand.values():
+            return review(
+                Reason.DUPLICATE, f"{money} were confirmed by hand for the {order}. Is this the same money?"
+            )
+        if (
+            booking.counterparty_iban
+            and standing.missing <= 0
+            and (booking.counterparty_iban, money.amount) in standing.came
+        ):
+            return review(
+                Reason.DUPLICATE,
+                f"The {order} is paid, and the same amount came from the same account before.",
+            )
+    if not payment.is_open:
+        other = payments.open_attempt(payment.merchant_reference)
+        if other is not None:
+            proposal = [(payment.merchant_reference, "The order was started again and waits for money.")]
+        state = "finished" if standing.totals.captured else "cancelled"
+        again = " It was started again, with a reference of its own." if other else ""
+        return review(Reason.LATE, f"{money} came for the {order}, which was {state}.{again}")
+    if standing.missing <= 0:
+        return review(Reason.TOO_MUCH, f"{money} came for the {order}, which is paid already.")
+    taken = min(money.amount, standing.missing)
+    standing.receive(booking, taken)
+    if taken < money.amount:
+        over = Money(money.amount - taken, money.currency)
+        return review(Reason.TOO_MUCH, f"{over} too much came for the {order}.", taken)
+    reason = Reason.TOO_LITTLE if standing.missing > 0 else ""
+    return Decision(booking, standing, taken, reason=reason)
+
+
+# --- a batch ---------------------------------------------------------------------------------------------
+
+
+def match(batch: Sequence[tuple[BankTransaction, Transaction]], actor: str) -> list[Decision]:
+    """Decide on new bookings, and write what follows: allocations, receipts, review items, messages."""
+    outgoing = OutgoingBookings([told for _, told in batch])
+    texts = {
+        booking.pk: told.reference_texts
+        for booking, told in batch
+        if not booking.is_reversal and not outgoing.concerns(told)
+    }
+    found = {pk: find(lines) for pk, lines in texts.items()}
+    payments = Standings(reference for named in found.values() for reference in _all_of(named))
+    for pk, named in found.items():
+        if not named.certain and named.proposals:
+            found[pk] = find(texts[pk], known=payments.knows)
+    decisions = [
+        decide(booking, found.get(booking.pk, NOTHING_FOUND), payments)
+        for booking, told in batch
+        if not outgoing.concerns(told)
+    ]
+    proposing.add(decisions)
+    _write(decisions, actor)
+    # Afterwards: what the bank takes back may have come in this very batch.
+    settled = [
+        Decision(booking, elsewhere=outgoing.settle(booking, told, actor))
+        for booking, told in batch
+        if outgoing.concerns(told)
+    ]
+    _allocate(settled, actor)
+    return decisions + settled
+
+
+def _all_of(found: Found) -> set[str]:
+    return {reference for reference, _ in (*found.certain, *found.proposals)}
+
+
+def _allocate(decisions: Sequence[Decision], actor: str) -> None:
+    for decision in decisions:
+        # Better no import than one that loses a cent.
+        assert sum(amount for _, amount in decision.parts) == decision.booking.amount, decision
+    Allocation.objects.bulk_create(
+        Allocation(
+            transaction=decision.booking,
+            purpose=place.purpose,
+            payment=place.payment,
+            amount=amount,
+            key=first_key(decision.booking, n),
+            actor=actor,
+        )
+        for decision in decisions
+        for n, (place, amount) in enumerate(decision.parts, start=1)
+    )
+
+
+def _write(decisions: Sequence[Decision], actor: str) -> None:
+    _allocate(decisions, actor)
+    PaymentEvent.objects.bulk_create(event for decision in decisions for event in _receipts(decision, actor))
+    _write_items(decisions)
+    paid = {d.standing.payment.pk: (d.standing, d.booking) for d in decisions if d.standing and d.matched}
+    totals = [(standing.payment, standing.totals) for standing, _ in paid.values()]
+    close_what_is_complete(totals)
+    tell_short([(standing, booking, f"short:{booking.pk}") for standing, booking in paid.values()])
+    payments_received.send(Payment, received=totals)
+
+
+def receipt(payment: Payment, booking: BankTransaction, amount: int, key: str, actor: str) -> PaymentEvent:
+    """The entry for money of a booking that is for this payment."""
+    return PaymentEvent(
+        payment=payment,
+        gateway=payment.gateway,
+        type=EventType.RECEIPT.value,
+        outcome=EventOutcome.SUCCEEDED.value,
+        psp_reference=key,
+        amount=amount,
+        currency=payment.currency,
+        occurred_at=datetime.combine(booking.booking_date, time(), UTC),
+        source="statement",
+        actor=actor,
+        detail=booking.counterparty_name,
+    )
+
+
+def confirmation_out(payment: Payment, reference: str, amount: int, actor: str) -> PaymentEvent:
+    """The entry that takes a receipt confirmed by hand out, because the bank's booking of it has come."""
+    return PaymentEvent(
+        payment=payment,
+        gateway=payment.gateway,
+        type=EventType.RECEIPT.value,
+        outcome=EventOutcome.SUCCEEDED.value,
+        psp_reference=borne_out(reference),
+        amount=-amount,
+        currency=payment.currency,
+        occurred_at=timezone.now(),
+        source="staff",
+        actor=actor,
+        detail="The bank's booking of it has come.",
+    )
+
+
+def _receipts(decision: Decision, actor: str) -> Iterator[PaymentEvent]:
+    if not (decision.standing and decision.matched):
+        return
+    payment, booking = decision.standing.payment, decision.booking
+    if decision.borne_out:
+        yield confirmation_out(payment, decision.borne_out, decision.matched, actor)
+    yield receipt(payment, booking, decision.matched, booking.key, actor)
+
+
+def tell_short(paid: Sequence[tuple[Standing, BankTransaction, str]]) -> None:
+    """Have people know of payments that go on waiting for the rest; with the booking and a key for the item.
+
+    One item for each payment: the one before it is closed.
+    """
+    short = [(standing, booking, key) for standing, booking, key in paid if standing.missing > 0]
+    if not short:
+        return
+    earlier = ReviewItem.objects.filter(
+        reason=Reason.TOO_LITTLE,
+        state=ReviewItem.State.OPEN,
+        payment__in=[standing.payment for standing, _, _ in short],
+    )
+    earlier.update(
+        state=ReviewItem.State.CLOSED,
+        resolution="Another part has come.",
+        resolved_by="shop",
+        resolved_at=timezone.now(),
+    )
+    ReviewItem.objects.bulk_create(
+        ReviewItem(
+            key=key,
+            reason=Reason.TOO_LITTLE,
+            merchant_reference=standing.payment.merchant_reference,
+            payment=standing.payment,
+            transaction=booking,
+            amount=standing.missing,
+            currency=standing.payment.currency,
+            detail=f"{Money(standing.missing, standing.payment.currency)} of the {standing.expected} for the "
+            f"{standing.order} are missing. It goes on waiting for them.",
+        )
+        for standing, booking, key in short
+    )
+
+
+def _write_items(decisions: Sequence[Decision]) -> None:
+    """The money in review, each with its item; late money goes back by itself where the setting says so."""
+    reviewed = [(decision, _item(decision)) for decision in decisions if decision.in_review]
+    ReviewItem.objects.bulk_create(item for _, item in reviewed)
+    if settings.REFUND_LATE_MONEY:
+        for decision, item in reviewed:
+            if decision.reason == Reason.LATE and decision.standing and not decision.standing.totals.captured:
+                send_back(item, decision.standing.payment, decision.detail)
+
+
+def _item(decision: Decision) -> ReviewItem:
+    payment = decision.standing.payment if decision.standing else None
+    return ReviewItem(
+        key=f"booking:{decision.booking.pk}",
+        reason=decision.reason,
+        merchant_reference=payment.merchant_reference if payment else "",
+        payment=payment,
+        transaction=decision.booking,
+        amount=decision.in_review,
+        currency=decision.booking.currency,
+        proposals=[{"merchant_reference": reference, "why": why} for reference, why in decision.proposals],
+        detail=decision.detail,
+    )

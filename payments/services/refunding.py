@@ -1,0 +1,256 @@
+"""Refunds that people ask for, of a part or all of what was captured.
+
+The intention is written first, with the outbox message that has a workflow carry it out: no lock is held
+while a provider is asked, and asking again is asking for the same. From then on the amount counts as given
+back, until the provider has refused it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from payments.gateways import gateway
+from payments.gateways.base import EventOutcome, EventType, GatewayResult
+from payments.models import Payment, PaymentEvent, ReviewItem
+from payments.services.recording import absorb, intend_refund
+from payments.signals import payment_refunded
+from payments.workflows.refund import TASK_QUEUE, RefundInput
+from shop.kernel import outbox
+from shop.kernel.models import OutboxMessage
+from shop.kernel.money import Money
+
+
+class RefundRefused(Exception):
+    """A refund is not possible; the message says why. `field`: what of the request it is about, if one thing."""
+
+    def __init__(self, message: str, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
+
+
+@dataclass(frozen=True, slots=True)
+class RefundAsked:
+    """What came of it. `key` is the refund's idempotency key. `repeated`: it had been asked for before."""
+
+    message: str
+    key: str
+    repeated: bool = False
+
+
+def why_not_refund(payment: Payment) -> str:
+    """Why nothing of the payment can be refunded now; empty if something can."""
+    totals = payment.totals()
+    if not totals.captured:
+        return "Nothing has been captured, so there is nothing to refund."
+    if totals.kept <= 0:
+        return "All that was captured is refunded, or on its way back."
+    return ""
+
+
+@transaction.atomic
+def refund(
+    payment_pk: int,
+    amount: int,
+    actor: str,
+    reason: str,
+    form_id: str,
+    *,
+    beyond_limit: bool = False,
+    seen: int | None = None,
+) -> RefundAsked:
+    """Have `amount` (minor units) of what was captured sent back to the customer.
+
+    `form_id` tells a double click from a second refund. `beyond_limit`: the actor may refund more than
+    `REFUND_LIMIT` at once. `seen`: what could be refunded as the actor saw it; another refund made meanwhile is
+    told, not doubled. Raises `RefundRefused`.
+    """
+    payment = Payment.objects.select_for_update().get(pk=payment_pk)
+    key = f"{payment.pk}-{form_id}"
+    money = Money(amount, payment.currency)
+    earlier = _request(key).first()
+    if earlier is not None:
+        if earlier.amount != amount:
+            raise RefundRefused(f"This form has been used to refund {earlier.money.format()}. Start anew.")
+        return RefundAsked("This refund was asked for before; nothing was done again.", key, repeated=True)
+    if not reason.strip():
+        raise RefundRefused("Say why the money is refunded.", "reason")
+    if amount <= 0:
+        raise RefundRefused("The amount must be more than zero.", "amount")
+    if why_not := why_not_refund(payment):
+        raise RefundRefused(why_not)
+    left = Money(payment.totals().kept, payment.currency)
+    if amount > left.amount:
+        raise RefundRefused(
+            f"{money.format()} are more than the {left.format()} that can be refunded.", "amount"
+        )
+    if seen is not None and seen != left.amount:
+        raise RefundRefused(
+            f"Something was refunded meanwhile: {left.format()} can be refunded now. Look again, then send it."
+        )
+    if settings.REFUND_LIMIT and amount > settings.REFUND_LIMIT and not beyond_limit:
+        limit = Money(settings.REFUND_LIMIT, payment.currency)
+        raise RefundRefused(
+            f"You may refund up to {limit.format()} at once. Ask someone who may refund more.", "amount"
+        )
+    if amount < payment.totals().captured and not gateway(payment.gateway).capabilities.partial_refund:
+        raise RefundRefused("This payment method refunds the whole amount or nothing.", "amount")
+    intend_refund(payment, amount, key, actor=actor, reason=reason.strip())
+    _queue(payment, key)
+    return RefundAsked(f"{money.format()} are being refunded.", key)
+
+
+def failed_refunds(payment: Payment) -> list[ReviewItem]:
+    """What a person still has to decide about the payment's refunds, the oldest first."""
+    wanted = ReviewItem.objects.filter(
+        payment=payment, reason=ReviewItem.Reason.REFUND_FAILED, state=ReviewItem.State.OPEN
+    )
+    return list(wanted.order_by("id"))
+
+
+def unclear_refunds(payment: Payment) -> list[PaymentEvent]:
+    """The requests of which nobody knows whether the provider did them: those that can be tried again."""
+    keys = {item.key.removeprefix(_review_key("")) for item in failed_refunds(payment)}
+    requests = PaymentEvent.objects.filter(
+        payment=payment,
+        psp_reference__in=keys,
+        type=EventType.REFUND.value,
+        outcome=EventOutcome.REQUESTED.value,
+    )
+    return [request for request in requests.order_by("id") if not _failed(request).exists()]
+
+
+def why_not_try_again(payment: Payment) -> str:
+    """Why no refund of the payment can be tried again; empty if one can."""
+    return "" if unclear_refunds(payment) else "There is no refund whose outcome is unknown."
+
+
+@transaction.atomic
+def try_again(key: str, actor: str) -> RefundAsked:
+    """Ask again for a refund of which nobody knows whether the provider did it. Raises `RefundRefused`."""
+    request = _request(key).select_related("payment").first()
+    if request is None:
+        raise RefundRefused("There is no such refund.")
+    Payment.objects.select_for_update().get(pk=request.payment_id)
+    item = ReviewItem.objects.filter(key=_review_key(key), state=ReviewItem.State.OPEN).first()
+    if item is None:
+        return RefundAsked("It is on its way already.", key, repeated=True)
+    if _failed(request).exists():
+        raise RefundRefused("The provider has refused this refund: ask for a new one.")
+    _close(item, actor, "It is tried again.")
+    _queue(request.payment, key)
+    return RefundAsked("The refund is tried again.", key)
+
+
+# --- carrying it out, for the workflow -------------------------------------------------------------------
+
+
+def perform(key: str) -> str:
+    """Ask the provider for the refund under `key`, and announce it; returns the provider's reference.
+
+    Done again it is the same refund. Raises `GatewayError`.
+    """
+    request = _request(key).select_related("payment").first()
+    if request is None:
+        raise RefundRefused(f"No refund was asked for under {key}.")
+    provider = gateway(request.payment.gateway)
+
+    def ask() -> GatewayResult:
+        return provider.refund(request.payment.reference, request.money, key)
+
+    # A gateway of our own is part of the transaction; a provider is asked before it, with nothing locked.
+    answer = ask() if provider.capabilities.remote else None
+    with transaction.atomic():
+        payment = Payment.objects.select_for_update().get(pk=request.payment_id)
+        answer = answer or ask()
+        absorb(payment, answer.payment, source="call")
+        payment_refunded.send(Payment, payment=payment, money=request.money, request=request)
+    return answer.reference
+
+
+@transaction.atomic
+def give_up(key: str, error: str, *, refused: bool) -> None:
+    """The refund has failed for good: a person is told. `refused`: by the provider, so no money has moved."""
+    request = _request(key).select_related("payment").get()
+    payment = Payment.objects.select_for_update().get(pk=request.payment_id)
+    if refused:
+        PaymentEvent.objects.get_or_create(
+            gateway=payment.gateway,
+            psp_reference=_failed_reference(request),
+            type=EventType.REFUND.value,
+            defaults={
+                "payment": payment,
+                "outcome": EventOutcome.FAILED.value,
+                "amount": request.amount,
+                "currency": request.currency,
+                "occurred_at": timezone.now(),
+                "source": "call",
+                "detail": error,
+            },
+        )
+        what = f"{request.money.format()} could not be refunded: {error}"
+    else:
+        what = (
+            f"Nobody knows whether {request.money.format()} were refunded: {error} Try it again; the same "
+            "refund is never made twice."
+        )
+    ReviewItem.objects.update_or_create(
+        key=_review_key(key),
+        defaults={
+            "reason": ReviewItem.Reason.REFUND_FAILED,
+            "merchant_reference": payment.merchant_reference,
+            "payment": payment,
+            "amount": request.amount,
+            "currency": request.currency,
+            "detail": what,
+            "state": ReviewItem.State.OPEN,
+        },
+    )
+
+
+# --- pieces ----------------------------------------------------------------------------------------------
+
+
+def _queue(payment: Payment, key: str) -> OutboxMessage:
+    workflow_id = f"refund-{key}"
+    tries = OutboxMessage.objects.filter(workflow_id=workflow_id).count()
+    return outbox.start_workflow(
+        f"{workflow_id}/{tries + 1}",
+        workflow_id,
+        "RefundWorkflow",
+        RefundInput(key),
+        task_queue=TASK_QUEUE,
+        summary=f"{payment.merchant_reference}: refund",
+        order_number=payment.merchant_reference,
+    )
+
+
+def _request(key: str) -> QuerySet[PaymentEvent]:
+    return PaymentEvent.objects.filter(
+        psp_reference=key, type=EventType.REFUND.value, outcome=EventOutcome.REQUESTED.value
+    )
+
+
+def _failed(request: PaymentEvent) -> QuerySet[PaymentEvent]:
+    return PaymentEvent.objects.filter(
+        gateway=request.gateway, psp_reference=_failed_reference(request), type=EventType.REFUND.value
+    )
+
+
+def _failed_reference(request: PaymentEvent) -> str:
+    # The request itself has the key; an event is unique by reference and type.
+    return f"{request.psp_reference}/failed"
+
+
+def _review_key(key: str) -> str:
+    return f"refund:{key}"
+
+
+def _close(item: ReviewItem, actor: str, resolution: str) -> None:
+    item.state, item.resolution = ReviewItem.State.CLOSED, resolution
+    item.resolved_by, item.resolved_at = actor, timezone.now()
+    item.save(update_fields=["state", "resolution", "resolved_by", "resolved_at"])

@@ -1,0 +1,1 @@
+"""Deterministic Temporal code and nothing else: no ORM, no Django, sandbox on."""

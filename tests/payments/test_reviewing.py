@@ -1,0 +1,340 @@
+"""What people do with money that does not fit: each action's effect, its limits, and two people at once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from datetime import date
+
+import pytest
+from django.db import connections
+from pytest_django.fixtures import Settings
+
+from orders.models import Order
+from orders.services import lifecycle, reconciling
+from orders.services.audit import StepRef
+from orders.services.steps import capture_payment, check_payment
+from orders.workflows.types import Status
+from payments.gateways import gateway
+from payments.models import Allocation, OutgoingTransfer, PaymentEvent, ReviewItem
+from payments.services import proving, reviewing
+from payments.services.reviewing import ReviewRefused, Share
+from shop.kernel.models import OutboxMessage
+from shop.kernel.money import Money
+from tests import factories
+from tests.payments.paper_bank import (
+    ADA,
+    BOB,
+    SETTINGS,
+    Entry,
+    PaperBank,
+    load,
+    payment,
+    pays,
+    rf,
+    waiting,
+)
+from tests.payments.test_matching import confirmations, end, item, nothing_in_review, received, where
+
+pytestmark = pytest.mark.django_db
+
+TOTAL = 3998
+
+
+@pytest.fixture(autouse=True)
+def shop(settings: Settings) -> Iterator[None]:
+    for name, value in SETTINGS.items():
+        setattr(settings, name, value)
+    gateway.cache_clear()
+    yield
+    gateway.cache_clear()
+
+
+@pytest.fixture
+def bank() -> Iterator[PaperBank]:
+    factories.product(on_hand=1000)
+    yield PaperBank()
+    assert [str(d) for d in proving.differences()] == []
+
+
+def unknown(bank: PaperBank, amount: int = TOTAL) -> ReviewItem:
+    load(bank.statement(Entry(amount, "Danke")))
+    return ReviewItem.objects.get(reason="no_reference", state="open")
+
+
+# --- assign and split ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", [lambda o: o.number, lambda o: o.number.lower() + " ", lambda o: rf(o)])
+def test_assigned_money_confirms_the_order(bank: PaperBank, how: Callable[[Order], str]) -> None:
+    order = waiting()
+    found = unknown(bank)
+    done = reviewing.assign(found.pk, "grace", [Share(how(order))], seen=TOTAL)
+    assert f"assigned to {order.number}" in done.message
+    assert received(order) == TOTAL
+    assert confirmations(order) == 1
+    assert nothing_in_review()
+    found.refresh_from_db()
+    assert (found.state, found.resolved_by) == ("closed", "grace")
+    assert order.number in found.resolution
+    assert Allocation.objects.filter(actor="grace").count() == 2
+    assert PaymentEvent.objects.get(type="receipt").actor == "grace"
+
+
+def test_what_the_order_does_not_need_stays_in_review(bank: PaperBank) -> None:
+    order = waiting()
+    found = unknown(bank, TOTAL + 500)
+    done = reviewing.assign(found.pk, "grace", [Share(order.number)])
+    assert "5.00 EUR are left" in done.message
+    assert (item().reason, item().amount) == ("too_much", 500)
+    assert received(order) == TOTAL
+
+
+def test_an_assigned_part_leaves_the_order_waiting_for_the_rest(bank: PaperBank) -> None:
+    order = waiting()
+    reviewing.assign(unknown(bank, 1000).pk, "grace", [Share(order.number)])
+    assert (item().reason, item().amount) == ("too_little", 2998)
+    reviewing.assign(unknown(bank, 2998).pk, "grace", [Share(order.number)])
+    assert confirmations(order) == 1
+    assert nothing_in_review()
+
+
+def test_one_transfer_is_split_over_several_orders(bank: PaperBank) -> None:
+    first, second = waiting(), waiting()
+    load(bank.statement(Entry(2 * TOTAL, f"{first.number} {second.number}")))
+    shares = [Share(first.number), Share(second.number, TOTAL)]
+    reviewing.assign(item().pk, "grace", shares)
+    assert received(first) == received(second) == TOTAL
+    assert confirmations(first) == confirmations(second) == 1
+    assert nothing_in_review()
+
+
+def test_a_split_that_is_wrong_somewhere_moves_nothing(bank: PaperBank) -> None:
+    first, second = waiting(), waiting()
+    found = unknown(bank, 5000)
+    for shares, complaint in [
+        ([Share(first.number, 1000), Share(second.number, 4001)], "too much|more than what is left"),
+        ([Share(first.number, 1000), Share(second.number, 3999)], "too much"),
+        ([Share(first.number), Share("ORD-1")], "No payment"),
+        ([Share(first.number, -5)], "nothing left"),
+        ([], "Name the order"),
+    ]:
+        with pytest.raises(ReviewRefused, match=complaint):
+            reviewing.assign(found.pk, "grace", shares)
+    assert received(first) == 0
+    assert where() == {"review": 5000}
+
+
+def test_money_is_not_assigned_where_it_is_of_no_use(bank: PaperBank) -> None:
+    paid, cancelled = waiting(), waiting()
+    by_card = factories.place()
+    from payments.models import Payment
+
+    Payment.objects.create(
+        gateway="sandbox", merchant_reference=by_card.number, idempotency_key="k", amount=1, currency="EUR"
+    )
+    load(bank.statement(pays(paid)))
+    end(cancelled, Status.CANCELLED)
+    found = unknown(bank)
+    for order, complaint in [(paid, "paid already"), (cancelled, "has ended"), (by_card, "by sandbox")]:
+        with pytest.raises(ReviewRefused, match=complaint):
+            reviewing.assign(found.pk, "grace", [Share(order.number)])
+    load(PaperBank(currency="USD").statement(Entry(500, "dollars")))
+    dollars = ReviewItem.objects.get(currency="USD")
+    with pytest.raises(ReviewRefused, match="EUR; this is USD"):
+        reviewing.assign(dollars.pk, "grace", [Share(waiting().number)])
+
+
+def test_late_money_can_pay_the_order_that_was_started_again(bank: PaperBank) -> None:
+    from tests.payments.paper_bank import wait
+
+    order = waiting()
+    load(bank.statement(pays(order, 1000)))
+    end(order, Status.CANCELLED)
+    lifecycle.start(order.number, "grace")
+    wait(order)
+    reviewing.assign(item().pk, "grace", [Share(order.number)])
+    assert received(order) == 1000
+    first = order.sagas.get(attempt=1).payment
+    assert first is not None
+    assert first.totals().received == 0
+
+
+# --- too little ------------------------------------------------------------------------------------------
+
+
+def test_a_small_difference_is_accepted_and_what_came_is_captured(bank: PaperBank) -> None:
+    order = waiting()
+    load(bank.statement(pays(order, TOTAL - 100)))
+    reviewing.accept(item().pk, "grace", "bank charges", seen=100)
+    assert confirmations(order) == 1
+    assert nothing_in_review()
+    assert check_payment(order.number, 1) == "paid"
+    capture_payment(StepRef(order.number, 1, "payment_captured"))
+    totals = payment(order).totals()
+    assert (totals.received, totals.captured) == (TOTAL - 100, TOTAL - 100)
+    end(order, Status.COMPLETED)
+    assert list(reconciling._money()) == []
+    adjusted = payment(order).events.get(type="authorization_adjustment")
+    assert (adjusted.amount, adjusted.actor, adjusted.detail) == (-100, "grace", "bank charges")
+
+
+def test_a_larger_difference_needs_a_further_permission(bank: PaperBank) -> None:
+    order = waiting()
+    load(bank.statement(pays(order, TOTAL - 101)))
+    with pytest.raises(ReviewRefused, match=r"up to 1\.00 EUR"):
+        reviewing.accept(item().pk, "grace", "bank charges")
+    reviewing.accept(item().pk, "grace", "goodwill", beyond_limit=True)
+    assert confirmations(order) == 1
+
+
+def test_the_difference_is_not_accepted_twice(bank: PaperBank) -> None:
+    order = waiting()
+    load(bank.statement(pays(order, TOTAL - 50)))
+    pk = item().pk
+    reviewing.accept(pk, "grace", "charges")
+    assert reviewing.accept(pk, "alan", "charges").repeated
+    assert payment(order).events.filter(type="authorization_adjustment").count() == 1
+
+
+def test_money_after_the_acceptance_is_too_much(bank: PaperBank) -> None:
+    order = waiting()
+    load(bank.statement(pays(order, TOTAL - 50)))
+    reviewing.accept(item().pk, "grace", "charges")
+    load(bank.statement(pays(order, 50)))
+    assert (item().reason, item().amount) == ("too_much", 50)
+
+
+def test_waiting_for_the_rest_takes_it_off_the_list_until_the_end(bank: PaperBank) -> None:
+    order = waiting()
+    load(bank.statement(pays(order, 1000)))
+    reviewing.wait(item().pk, "grace", "she has promised")
+    assert nothing_in_review()
+    end(order, Status.CANCELLED)
+    assert (item().reason, item().amount) == ("late", 1000)
+
+
+# --- back and away ---------------------------------------------------------------------------------------
+
+
+def test_money_goes_back_to_its_payer_whole_or_in_part(bank: PaperBank) -> None:
+    found = unknown(bank, 1000)
+    reviewing.pay_back(found.pk, "grace", "not ours", amount=300)
+    assert item().amount == 700
+    reviewing.pay_back(found.pk, "grace", "the rest too", name="Bob", iban=BOB)
+    assert nothing_in_review()
+    sent = list(OutgoingTransfer.objects.order_by("id").values_list("amount", "payee_iban", "payee_name"))
+    assert sent == [(300, ADA, "Ada Lovelace"), (700, BOB, "Bob")]
+    assert where() == {"refunded": 1000}
+
+
+def test_money_from_an_unknown_account_waits_for_its_account(bank: PaperBank) -> None:
+    load(bank.statement(Entry(500, "?", iban="", name="")))
+    assert "account is missing" in reviewing.pay_back(item().pk, "grace", "not ours").message
+    assert OutgoingTransfer.objects.get().state == "needs_account"
+
+
+def test_an_excess_goes_back(bank: PaperBank) -> None:
+    order = waiting()
+    load(bank.statement(pays(order, TOTAL + 200)))
+    reviewing.pay_back(item().pk, "grace", "too much")
+    transfer = OutgoingTransfer.objects.get()
+    assert (transfer.amount, transfer.payment) == (200, payment(order))
+    assert received(order) == TOTAL
+
+
+def test_money_is_discarded_with_a_reason(bank: PaperBank) -> None:
+    found = unknown(bank, 12)
+    with pytest.raises(ReviewRefused, match="Say why"):
+        reviewing.discard(found.pk, "grace", " ")
+    reviewing.discard(found.pk, "grace", "interest")
+    assert where() == {"discarded": 12}
+    assert Allocation.objects.get(purpose="discarded").reason == "interest"
+
+
+def test_money_confirmed_by_hand_gets_its_booking(bank: PaperBank) -> None:
+    order = waiting()
+    lifecycle.confirm_payment(
+        order.number, "alan", "seen", amount=Money(TOTAL, "EUR"), received_on=date(2026, 3, 1), form_id="f"
+    )
+    load(bank.statement(pays(order)))
+    reviewing.confirmed_by_hand(item().pk, "grace")
+    assert nothing_in_review()
+    assert received(order) == TOTAL
+    assert where() == {"matched": TOTAL}
+    assert confirmations(order) == 1
+
+
+def test_an_item_with_money_is_not_closed_with_words_alone(bank: PaperBank) -> None:
+    found = unknown(bank, 500)
+    with pytest.raises(ReviewRefused, match="still in review"):
+        reviewing.close(found.pk, "grace", "done")
+
+
+def test_other_items_hold_no_money_to_move(bank: PaperBank) -> None:
+    order = waiting()
+    load(bank.statement(pays(order, 1000)))
+    with pytest.raises(ReviewRefused, match="None of its money"):
+        reviewing.pay_back(item().pk, "grace", "why not")
+
+
+# --- two people ------------------------------------------------------------------------------------------
+
+
+def test_the_second_person_is_told_who_was_faster(bank: PaperBank) -> None:
+    order = waiting()
+    found = unknown(bank)
+    reviewing.assign(found.pk, "grace", [Share(order.number)])
+    for late in (
+        reviewing.pay_back(found.pk, "alan", "not ours"),
+        reviewing.discard(found.pk, "alan", "not ours"),
+        reviewing.assign(found.pk, "alan", [Share(order.number)]),
+        reviewing.close(found.pk, "alan", "x"),
+    ):
+        assert late.repeated
+        assert late.message == "It was processed in the meantime by grace."
+    assert not OutgoingTransfer.objects.exists()
+
+
+def test_a_stale_page_does_nothing(bank: PaperBank) -> None:
+    found = unknown(bank, 1000)
+    reviewing.pay_back(found.pk, "grace", "a part", amount=400, seen=1000)
+    with pytest.raises(ReviewRefused, match=r"in the meantime by grace: 6\.00 EUR are left"):
+        reviewing.pay_back(found.pk, "alan", "all", seen=1000)
+    assert where() == {"review": 600, "refunded": 400}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_people_at_once_move_the_money_once(bank: PaperBank) -> None:
+    order = waiting()
+    pk = unknown(bank).pk
+    ready = threading.Barrier(4)
+    told: list[str] = []
+
+    def run(act: Callable[[], reviewing.Closed]) -> None:
+        try:
+            ready.wait(10)
+            try:
+                told.append("repeated" if act().repeated else "done")
+            except ReviewRefused:
+                told.append("refused")
+        finally:
+            connections.close_all()
+
+    acts: list[Callable[[], reviewing.Closed]] = [
+        lambda: reviewing.assign(pk, "a", [Share(order.number)], seen=TOTAL),
+        lambda: reviewing.pay_back(pk, "b", "not ours", seen=TOTAL),
+        lambda: reviewing.discard(pk, "c", "not ours", seen=TOTAL),
+        lambda: reviewing.pay_back(pk, "d", "not ours", amount=TOTAL, seen=TOTAL),
+    ]
+    threads = [threading.Thread(target=run, args=[act]) for act in acts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert told.count("done") == 1
+    assert len(told) == 4
+    assert sum(where().values()) == TOTAL
+    assert len(where()) == 1
+    assert OutboxMessage.objects.filter(name="confirm_payment").count() == (where() == {"matched": TOTAL})
+    assert nothing_in_review()
