@@ -138,7 +138,9 @@ class Accept(ReviewAct):
     form = ReasonForm
     on_list = True
     beyond_limit = False
-    follows = "What has come is captured, and the order is shipped. The difference is written down in the payment's books."
+    follows = (
+        "What has come is captured, and the order is shipped. The payment's books say what was accepted."
+    )
 
     def why_not(self, subject: ReviewItem) -> str:
         return reviewing.why_not_accept(subject, beyond_limit=self.beyond_limit)

@@ -115,13 +115,10 @@ def failed_refunds(payment: Payment) -> list[ReviewItem]:
 def unclear_refunds(payment: Payment) -> list[PaymentEvent]:
     """The requests of which nobody knows whether the provider did them: those that can be tried again."""
     keys = {item.key.removeprefix(_review_key("")) for item in failed_refunds(payment)}
-    requests = PaymentEvent.objects.filter(
-        payment=payment,
-        psp_reference__in=keys,
-        type=EventType.REFUND.value,
-        outcome=EventOutcome.REQUESTED.value,
-    )
-    return [request for request in requests.order_by("id") if not _failed(request).exists()]
+    refunds = PaymentEvent.objects.filter(payment=payment, type=EventType.REFUND.value)
+    refused = set(refunds.filter(outcome=EventOutcome.FAILED.value).values_list("psp_reference", flat=True))
+    asked = refunds.filter(psp_reference__in=keys, outcome=EventOutcome.REQUESTED.value).order_by("id")
+    return [request for request in asked if _failed_reference(request) not in refused]
 
 
 def why_not_try_again(payment: Payment) -> str:

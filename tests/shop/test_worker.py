@@ -162,7 +162,9 @@ def test_worker_waits_for_temporal_and_says_so(start_worker: Callable[..., Worke
 
 
 @database
-def test_worker_without_a_database_exits_with_a_sentence(start_worker: Callable[..., WorkerUnderTest]) -> None:
+def test_worker_without_a_database_exits_with_a_sentence(
+    start_worker: Callable[..., WorkerUnderTest],
+) -> None:
     worker = start_worker(DATABASE_URL=f"postgresql://a:b@127.0.0.1:{ports.any_free()}/c")
     assert worker.process.wait(30) == 1
     said = worker.log.read_text()
