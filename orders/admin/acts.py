@@ -1,4 +1,4 @@
-"""What staff do to an order: start, cancel, confirm, extend, refund, note the tracking number."""
+"""What staff do to an order: start, cancel, confirm the payment, extend the deadline, refund, enter a tracking id."""
 
 from __future__ import annotations
 

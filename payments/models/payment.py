@@ -67,9 +67,8 @@ class Payment(models.Model):
         return min(self.amount, totals.authorized) if totals.authorized else self.amount
 
     def missing(self, totals: ledger.Totals) -> int:
-        """What has not come in yet; below zero if more has. What was taken back before the capture is missing."""
-        taken_back = 0 if totals.captured else totals.refunded
-        return self.expected(totals) - totals.received + taken_back
+        """What has not come in yet; below zero if more has."""
+        return self.expected(totals) - totals.received
 
     def totals(self) -> ledger.Totals:
         """Computed from the events each time; use `prefetch_related("events")` for many."""

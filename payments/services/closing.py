@@ -49,7 +49,10 @@ def _matched(payment: Payment) -> list[tuple[BankTransaction, int]]:
     )
     sums = {row["transaction_id"]: row["sum"] for row in rows}
     found = BankTransaction.objects.in_bulk(sums)
-    taken_back = payment.totals().refunded
+    gone = Allocation.objects.filter(
+        payment=payment, purpose=Purpose.MATCHED, transaction__direction=BankTransaction.Direction.DEBIT
+    )
+    taken_back = gone.aggregate(sum=Sum("amount"))["sum"] or 0
     left = []
     for pk, amount in sums.items():
         kept = max(0, amount - taken_back)

@@ -10,13 +10,19 @@ from datetime import UTC, datetime, time
 
 from django.db.models import QuerySet, Sum
 
-from payments.gateways.base import EventOutcome, EventType, GatewayEvent
-from payments.models import Allocation, BankTransaction, OutgoingTransfer, Payment, ReviewItem, TransferBatch
+from payments.gateways.base import EventOutcome, EventType
+from payments.models import (
+    Allocation,
+    BankTransaction,
+    OutgoingTransfer,
+    Payment,
+    PaymentEvent,
+    ReviewItem,
+    TransferBatch,
+)
 from payments.services import bookings, transfers
 from payments.services.bookings import IN_REVIEW, Place
-from payments.services.recording import record
 from payments.statements import Direction, Transaction
-from shop.kernel.money import Money
 
 Purpose = Allocation.Purpose
 Reason = ReviewItem.Reason
@@ -183,18 +189,21 @@ def _whereabouts(original: BankTransaction) -> Parts:
 
 
 def _charge_back(booking: BankTransaction, payment: Payment, amount: int) -> None:
-    money = Money(amount, booking.currency)
-    event = GatewayEvent(
-        type=EventType.CHARGEBACK,
-        outcome=EventOutcome.SUCCEEDED,
+    """Before the capture the payment has simply not received it; afterwards it is a loss."""
+    payment = Payment.objects.select_for_update().get(pk=payment.pk)
+    captured = payment.totals().captured
+    PaymentEvent.objects.create(
+        payment=payment,
+        gateway=payment.gateway,
+        type=(EventType.CHARGEBACK if captured else EventType.RECEIPT).value,
+        outcome=EventOutcome.SUCCEEDED.value,
         psp_reference=f"{booking.key}/{payment.pk}",
-        payment_reference=payment.reference,
-        merchant_reference=payment.merchant_reference,
-        money=money,
+        amount=amount if captured else -amount,
+        currency=payment.currency,
         occurred_at=datetime.combine(booking.booking_date, time(), UTC),
-        detail=booking.return_reason,
+        source="statement",
+        detail=booking.return_reason or "The bank took it back.",
     )
-    record(payment, [event], source="statement")
 
 
 def _out_of_review(original: BankTransaction, amount: int, actor: str) -> None:

@@ -47,33 +47,19 @@ _RULES = (
         """
         SELECT p.merchant_reference, p.currency, coalesce(m.amount, 0), coalesce(e.amount, 0)
         FROM (
-            SELECT a.payment_id, sum(a.amount) AS amount
+            SELECT a.payment_id, sum(CASE t.direction WHEN 'credit' THEN a.amount ELSE -a.amount END) AS amount
             FROM payments_allocation a JOIN payments_banktransaction t ON t.id = a.transaction_id
-            WHERE a.purpose = 'matched' AND t.direction = 'credit' GROUP BY a.payment_id
+            WHERE a.purpose = 'matched' GROUP BY a.payment_id
         ) m FULL JOIN (
-            SELECT payment_id, sum(amount) AS amount FROM payments_paymentevent
-            WHERE type = 'receipt' AND outcome = 'succeeded' AND source = 'statement' GROUP BY payment_id
+            SELECT payment_id, sum(CASE type WHEN 'receipt' THEN amount ELSE -amount END) AS amount
+            FROM payments_paymentevent
+            WHERE type IN ('receipt', 'chargeback') AND outcome = 'succeeded' AND source = 'statement'
+            GROUP BY payment_id
         ) e ON e.payment_id = m.payment_id
         JOIN payments_payment p ON p.id = coalesce(m.payment_id, e.payment_id)
         WHERE coalesce(m.amount, 0) <> coalesce(e.amount, 0)
         """,
         "{should} of bank bookings are matched to it, but its books say that {have} came by bank.",
-    ),
-    _Rule(
-        """
-        SELECT p.merchant_reference, p.currency, coalesce(m.amount, 0), coalesce(e.amount, 0)
-        FROM (
-            SELECT a.payment_id, sum(a.amount) AS amount
-            FROM payments_allocation a JOIN payments_banktransaction t ON t.id = a.transaction_id
-            WHERE a.purpose = 'matched' AND t.direction = 'debit' GROUP BY a.payment_id
-        ) m FULL JOIN (
-            SELECT payment_id, sum(amount) AS amount FROM payments_paymentevent
-            WHERE type = 'chargeback' AND outcome = 'succeeded' AND source = 'statement' GROUP BY payment_id
-        ) e ON e.payment_id = m.payment_id
-        JOIN payments_payment p ON p.id = coalesce(m.payment_id, e.payment_id)
-        WHERE coalesce(m.amount, 0) <> coalesce(e.amount, 0)
-        """,
-        "The bank took back {should} of it, but its books say {have}.",
     ),
     _Rule(
         f"""

@@ -19,7 +19,7 @@ LISTS = (
     "auth/user", "auth/group",
 )  # fmt: skip
 FORMS = ("orders/order/add", "orders/product/add", "orders/apikey/add")
-ACTS = ("start", "cancel", "confirm-payment", "extend-deadline", "tracking")
+ACTS = ("start", "cancel", "confirm-payment", "extend-deadline", "refund", "tracking")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,19 +14,23 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from django.utils import timezone
 from PIL import Image, ImageDraw
 from pytest_django.fixtures import Settings
 
 from orders.models import Order, Saga
+from orders.services import steps
+from orders.services.audit import StepRef
 from orders.services.status import move_order, move_saga
 from orders.services.timeline import timeline
 from payments.gateways import gateway
 from payments.models import OutgoingTransfer, Payment, PaymentEvent, ReviewItem
 from payments.services import refunding
+from payments.services.recording import absorb
 from shop.kernel.models import OutboxMessage
 from tests import factories
 from tests.orders.test_admin import admin, form_of, login, page, waiting
-from tests.payments.our_bank import captured, opened, our_bank
+from tests.payments.our_bank import arrives, opened, our_bank
 
 __all__ = ["admin", "login"]  # fixtures
 
@@ -40,21 +45,26 @@ def shop(settings: Settings) -> Iterator[None]:
 
 
 def awaiting() -> Order:
-    """An order that waits for a bank transfer."""
+    """An order of €39.98 that waits for a bank transfer."""
     factories.product()
-    order = waiting(payment_method="bank_transfer")
-    payment = opened(order.number, order.total)
-    Saga.objects.update(payment=payment)
+    order = factories.place(payment_method="bank_transfer")
+    steps.reserve_inventory(StepRef(order.number, 1, "inventory"))
+    saga = Saga.objects.get(order=order)
+    payment = opened(order.number, order.total, key=f"{order.number}/1/payment_hold")
+    move_saga(saga, "waiting", payment=payment, deadline=timezone.now() + timedelta(days=14))
+    move_order(saga.order, "awaiting_payment")
+    order.refresh_from_db()
     return order
 
 
 def shipped() -> tuple[Order, Payment]:
-    """An order of €39.98 that was paid by bank transfer and shipped."""
-    factories.product()
-    order = waiting(payment_method="bank_transfer")
-    payment = captured(order.number, order.total)
-    saga = Saga.objects.get()
-    move_saga(saga, "running", payment=payment)
+    """The same, paid and shipped."""
+    order = awaiting()
+    payment, saga = Payment.objects.get(), Saga.objects.get()
+    arrives(payment, order.total)
+    answer = gateway("bank_transfer").capture(payment.reference, order.total_money, "capture")
+    absorb(payment, answer.payment, "call")
+    move_saga(saga, "running")
     move_saga(saga, "completed")
     for status in ("paid", "shipped", "completed"):
         move_order(order, status)
@@ -363,6 +373,7 @@ def test_only_money_that_is_awaited_by_transfer_has_a_code(admin: Client) -> Non
     order, _payment = shipped()
     assert "segno" not in page(admin, order)
     sandbox = waiting()
+    assert sandbox.payment_method == "sandbox"
     assert "segno" not in page(admin, sandbox)
     assert "How the customer pays" not in page(admin, sandbox)
 

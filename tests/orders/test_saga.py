@@ -292,7 +292,7 @@ def test_new_attempt_waits_until_the_last_mail_of_the_one_before_has_gone(shop: 
     start = OutboxMessage.objects.get(kind="start", message_id__endswith="/2/start")
     assert (start.state, shop.saga(order).status) == ("queued", "pending")
     shop.mailbox.refusal = None
-    shop.end(order)
+    shop.end(order, skip=False)
     OutboxMessage.objects.update(available_at=timezone.now())
     shop.engine.deliver()
     shop.until_waiting(order)

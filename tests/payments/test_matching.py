@@ -11,8 +11,10 @@ from pytest_django.fixtures import Settings
 
 from orders.models import Order, Saga
 from orders.services import lifecycle
+from orders.services.audit import StepRef
 from orders.services.ending import finish_saga
 from orders.services.status import move_order, move_saga
+from orders.services.steps import capture_payment
 from orders.workflows.types import SagaEnd, SagaResult, Status
 from payments.models import Allocation, BankTransaction, OutgoingTransfer, Payment, ReviewItem
 from payments.services import proving
@@ -350,6 +352,19 @@ def test_money_taken_back_is_missing_again_and_a_person_is_told(bank: PaperBank)
     assert where("debit") == {"matched": 1000}
 
 
+def test_money_taken_back_after_the_shipment_is_a_loss(bank: PaperBank) -> None:
+    order = waiting()
+    load(bank.statement(pays(order, end_to_end_id="E1")))
+    capture_payment(StepRef(order.number, 1, "payment_captured"))
+    load(bank.statement(Entry(-TOTAL, is_reversal=True, end_to_end_id="E1", reason="FRAD")))
+    totals = payment(order).totals()
+    assert (totals.received, totals.captured, totals.refunded, totals.kept) == (TOTAL, TOTAL, TOTAL, 0)
+    assert item().reason == "chargeback"
+    load(bank.statement(Entry(-TOTAL, is_reversal=True, end_to_end_id="E1", reason="FRAD")))
+    assert payment(order).totals().refunded == TOTAL  # no second receipt of it was there to take back
+    assert where("debit") == {"matched": TOTAL, "foreign": TOTAL}
+
+
 def test_money_taken_back_out_of_the_review_is_settled(bank: PaperBank) -> None:
     load(bank.statement(Entry(500, "?", end_to_end_id="E1")))
     load(bank.statement(Entry(-500, is_reversal=True, end_to_end_id="E1")))
@@ -364,7 +379,7 @@ def test_a_booking_and_its_reversal_on_one_statement(bank: PaperBank) -> None:
             pays(order, 1000, end_to_end_id="E1"), Entry(-1000, is_reversal=True, end_to_end_id="E1")
         )
     )
-    assert payment(order).totals().refunded == 1000
+    assert received(order) == 0
     assert where() == where("debit") == {"matched": 1000}
 
 
