@@ -130,7 +130,11 @@ def review_undeliverable(message: OutboxMessage, **_: Any) -> None:
     if saga is None:
         return
     if not saga.is_final:
-        lifecycle.roll_back_orphan(saga.pk, "The workflow was lost in Temporal", f"message-{message.pk}")
+        asked = message.payload.get("reason")
+        reason = (
+            f"{asked} (its workflow was lost in Temporal)" if asked else "The workflow was lost in Temporal"
+        )
+        lifecycle.roll_back_orphan(saga.pk, reason, f"message-{message.pk}")
     text = f"“{message.name}” could not be delivered: the order's workflow had ended ({message.last_error})."
     OrderEvent.objects.create(
         order=saga.order, kind=OrderEvent.Kind.LATE, actor="outbox", reason=text, message=message

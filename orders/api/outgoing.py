@@ -49,12 +49,21 @@ class Instructions(BaseModel):
     amount: Amount
 
 
+class StripeInstructions(BaseModel):
+    """How to pay by card: Stripe's own form in the customer's browser takes this."""
+
+    client_secret: str
+
+
 class PaymentOut(BaseModel):
     gateway: str
     reference: Annotated[str, Field(description="The provider's reference; empty until it is known.")]
     status: str
     instructions: Annotated[
-        Instructions | None, Field(description="Null if nothing is to be paid by bank transfer (any more).")
+        Instructions | StripeInstructions | None,
+        Field(
+            description="Null if the customer needs nothing from us to pay, or has nothing to pay (any more)."
+        ),
     ]
 
 
@@ -144,7 +153,10 @@ def order_now(number: str) -> OrderOut:
     )
 
 
-def _instructions(payment: Payment, totals: Totals) -> Instructions | None:
+def _instructions(payment: Payment, totals: Totals) -> Instructions | StripeInstructions | None:
+    secret = payment.instructions.get("client_secret")
+    if secret and payment.is_open and payment.missing(totals) > 0:
+        return StripeInstructions(client_secret=secret)
     found = instructions_of(payment, totals)
     if found is None:
         return None

@@ -212,7 +212,12 @@ def resolve_dead_letter(pk: int, actor: str, resolution: str) -> list[str]:
         letter.save(update_fields=["state", "resolved_at", "resolved_by", "resolution"])
     left = saga.dead_letters.exclude(state=State.RESOLVED).exists()
     if not left and saga.status == S.COMPENSATION_FAILED:
-        move_saga(saga, S.CANCELLED)
+        undone = saga.steps.filter(kind=SagaStep.Kind.COMPENSATION, outcome="succeeded").order_by("id")
+        result = (saga.result or {}) | {
+            "status": Status.CANCELLED.value,
+            "compensated_steps": list(undone.values_list("step", flat=True)),
+        }
+        move_saga(saga, S.CANCELLED, result=result)
         move_order(saga.order, Order.Status.CANCELLED)
         mails.write(saga, Mail.Kind.CANCELLED)
         _give_left_over_money_back(saga)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 
 from django.db.models import F, Q, Sum
 from django.db.models.functions import Coalesce
+from django.utils import timezone
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
 from orders.models import Product, Reservation, Saga
 from orders.services.lifecycle import roll_back_orphan
+from payments.models import WebhookDelivery
 from payments.services import proving
 from shop.kernel.models import OutboxMessage
 
@@ -40,6 +43,7 @@ def differences(client: Client) -> Iterator[Difference]:
     yield from _stock()
     yield from _money()
     yield from _bank()
+    yield from _webhooks()
     yield from _sagas(client)
 
 
@@ -96,6 +100,18 @@ def _money() -> Iterator[Difference]:
 def _bank() -> Iterator[Difference]:
     for difference in proving.differences():
         yield Difference(difference.about, difference.sentence)
+
+
+def _webhooks() -> Iterator[Difference]:
+    """News of a payment that nobody here has opened; for a while that is only news that was too fast."""
+    for webhook in WebhookDelivery.objects.filter(
+        state=WebhookDelivery.State.WAITING, received_at__lt=timezone.now() - timedelta(hours=1)
+    ):
+        about = webhook.events[0]["merchant_reference"] if webhook.events else ""
+        yield Difference(
+            about or f"webhook {webhook.pk}",
+            f"A webhook of {webhook.gateway} tells of payment {webhook.payment_reference}, which is not in our books.",
+        )
 
 
 def _sagas(client: Client) -> Iterator[Difference]:

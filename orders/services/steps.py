@@ -251,8 +251,11 @@ def _at_provider(saga: Saga) -> tuple[Gateway, Payment, RemotePayment] | Done:
 
 
 def _refund(provider: Gateway, payment: Payment, remote: RemotePayment, key: str) -> GatewayResult | Done:
+    # A refund that was asked for and has not happened yet counts as given back, whoever of us knows of it.
+    totals = payment.totals()
+    given_back = max(remote.refunded, totals.refunded + totals.refund_requested)
     # Written before the call: a retry after a lost answer must ask for the same amount under the same key.
-    intended = intend_refund(payment, remote.captured - remote.refunded, key)
+    intended = intend_refund(payment, remote.captured - given_back, key)
     if intended == 0:
         return Done(outcome=SKIPPED, note="Everything captured was refunded before.")
     return provider.refund(remote.payment_reference, Money(intended, payment.currency), key)

@@ -28,6 +28,8 @@ class Payment(models.Model):
     amount = models.BigIntegerField(_("amount due"))
     currency = models.CharField(_("currency"), max_length=3)
     authorized_until = models.DateTimeField(_("authorized until"), null=True, blank=True)
+    # What only this payment's customer needs to pay it, such as Stripe's client_secret. Empty once paid.
+    instructions = models.JSONField(_("instructions"), default=dict, blank=True, editable=False)
     payer_name = models.CharField(_("payer"), max_length=200, blank=True, default="")
     closed_at = models.DateTimeField(_("closed"), null=True, blank=True)
     created_at = models.DateTimeField(_("created"), auto_now_add=True)

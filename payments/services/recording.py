@@ -40,7 +40,8 @@ def absorb(payment: Payment, remote: RemotePayment, source: str) -> Payment:
     payment = Payment.objects.select_for_update().get(pk=payment.pk)
     payment.reference = remote.payment_reference
     payment.authorized_until = remote.authorized_until
-    payment.save(update_fields=["reference", "authorized_until"])
+    payment.instructions = dict(remote.instructions)
+    payment.save(update_fields=["reference", "authorized_until", "instructions"])
     record(payment, remote.events, source)
     waiting = WebhookDelivery.objects.filter(
         gateway=payment.gateway, payment_reference=payment.reference, state=WebhookDelivery.State.WAITING

@@ -229,7 +229,7 @@ def test_saga_whose_workflow_was_terminated_is_rolled_back_when_staff_cancel(sho
     shop.engine.wait(shop.engine.handle(order.workflow_id).terminate("by hand"))
     shop.cancel(order)
     result = shop.end(order)
-    assert result["reason"] == "The workflow was lost in Temporal"
+    assert result["reason"] == "Ordered twice (its workflow was lost in Temporal)"
     shop.assert_rolled_back(order, result, undone=["payment_hold", "inventory"])
     assert [p["status"] for p in shop.payments(order)] == ["voided"]
 
