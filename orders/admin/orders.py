@@ -124,7 +124,10 @@ class OrderAdmin(ActingAdmin, FastListAdmin):
 
     def _for_page(self, pk: int) -> Order:
         wanted = Order.objects.prefetch_related("lines", "sagas__payment__events", "sagas__dead_letters")
-        return get_object_or_404(wanted, pk=pk)
+        order = get_object_or_404(wanted, pk=pk)
+        # Once more, after its sagas: the page stops asking when a saga has ended, and both end together.
+        order.refresh_from_db(fields=["status"])
+        return order
 
     def save_model(self, request: HttpRequest, obj: Order, form: OrderForm, change: bool) -> None:
         change_notes(obj.number, request.user.get_username(), obj.notes)

@@ -147,4 +147,4 @@ class DeadLetter(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.step} of {self.saga_id}"
+        return f"{self.saga.order.number}, {self.step.replace('_', ' ')}"

@@ -15,7 +15,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from orders.carriers import carrier
-from orders.models import Order, OrderEvent, Saga
+from orders.models import Order, OrderEvent, Saga, Shipment
 from orders.services.audit import lock_saga
 from orders.services.status import move_order
 from orders.workflows.policies import MAX_EXTENSION, execution_timeout
@@ -70,13 +70,13 @@ def why_not_cancel(order: Order, saga: Saga | None) -> str:
             return "The order is cancelled already."
         case S.COMPENSATION_FAILED:
             return "It was cancelled, but a part could not be undone: see its dead letters."
-    return ""
+    return "Its cancellation was asked for and is on its way." if cancel_asked_for(saga) else ""
 
 
 def why_not_confirm(order: Order, saga: Saga | None) -> str:
     if saga is None or saga.status == S.PENDING:
         return "No payment has been opened yet."
-    if cancel_asked_for(saga):
+    if saga.status in (S.RUNNING, S.WAITING) and cancel_asked_for(saga):
         return "Its cancellation was asked for and is on its way."
     if saga.status == S.WAITING:
         return ""
@@ -143,10 +143,10 @@ def cancel(order_number: str, actor: str, reason: str, *, attempt: int | None = 
         move_order(order, Order.Status.CANCELLED)
         _event(order, Kind.CANCEL, actor, reason, None)
         return Acted("The order is cancelled; there was nothing to roll back.")
+    if saga is not None and not saga.is_final and cancel_asked_for(saga):
+        return Acted("The cancellation was asked for before and is on its way.", repeated=True)
     _check(why_not_cancel(order, saga))
     assert saga is not None
-    if cancel_asked_for(saga):
-        return Acted("The cancellation was asked for before and is on its way.", repeated=True)
     message_id = f"{order.workflow_id}/{saga.attempt}/cancel"
     message = outbox.signal_workflow(
         message_id, order.workflow_id, "cancel_order", CancelOrder(message_id, saga.attempt, reason, actor)
@@ -223,7 +223,7 @@ def confirm_payment(
     missing = Money(order.total - received, order.currency)
     if missing.amount > 0:
         return Acted(f"Written down. {missing.format()} are still missing; the order goes on waiting.")
-    return Acted("The payment is confirmed; the order is captured and shipped now.")
+    return Acted("The payment is confirmed; the order is captured and shipped next.")
 
 
 @transaction.atomic
@@ -344,6 +344,7 @@ def _why_stale(saga: Saga | None, attempt: int | None) -> str:
 def _queue_start(saga: Saga, message_id: str, roll_back_only: str = "") -> OutboxMessage:
     order = saga.order
     window = order.payment_window
+    shipment = Shipment.objects.filter(saga=saga).first() if roll_back_only else None
     argument = SagaInput(
         order_number=order.number,
         attempt=saga.attempt,
@@ -352,6 +353,8 @@ def _queue_start(saga: Saga, message_id: str, roll_back_only: str = "") -> Outbo
         gateway_remote=gateway(order.payment_method).capabilities.remote,
         carrier_remote=carrier(order.carrier).remote,
         roll_back_only=roll_back_only,
+        payment_id=saga.payment.reference if saga.payment else "",
+        shipment_id=shipment.reference if shipment else "",
     )
     return outbox.start_workflow(
         message_id,

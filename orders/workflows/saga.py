@@ -84,8 +84,8 @@ class OrderSagaWorkflow:
         self._failed: PaymentFailed | None = None
         self._deadline: datetime | None = None
         self._reminded = False
-        self._payment_id = ""
-        self._shipment_id = ""
+        self._payment_id = order.payment_id
+        self._shipment_id = order.shipment_id
         self._stage = "starting"
 
     @workflow.run

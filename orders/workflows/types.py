@@ -34,7 +34,8 @@ class SagaInput:
     """One attempt at an order.
 
     `payment_window_s`, `reminder_before_s`: seconds. `gateway_remote`, `carrier_remote`: whether their calls
-    leave the process. `roll_back_only`: undo whatever an earlier run of this attempt did, for this reason.
+    leave the process. `roll_back_only`: undo whatever an earlier run of this attempt did, for this reason;
+    `payment_id` and `shipment_id` are what that run had got.
     """
 
     order_number: str
@@ -44,6 +45,8 @@ class SagaInput:
     gateway_remote: bool
     carrier_remote: bool
     roll_back_only: str = ""
+    payment_id: str = ""
+    shipment_id: str = ""
 
 
 @dataclass(frozen=True)

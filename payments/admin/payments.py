@@ -13,6 +13,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from payments.admin.refund_acts import PAYMENT_ACTS, TryAgain
+from payments.admin.review import NONE
 from payments.models import OutgoingTransfer, Payment, PaymentEvent
 from payments.services.refunding import failed_refunds
 from shop.kernel.admin.acting import ActingAdmin, Button
@@ -95,8 +96,8 @@ class PaymentAdmin(ActingAdmin, LookOnlyAdmin):
         found = super().buttons(request, subject)
         return [button for button in found if not (button.label == TryAgain.label and button.why_not)]
 
-    @admin.display(description=_("failed refunds"), empty_value="–")
-    def failed(self, payment: Payment) -> SafeString | None:
+    @admin.display(description=_("failed refunds"))
+    def failed(self, payment: Payment) -> SafeString | str:
         rows = [
             (
                 label("failed", "failed"),
@@ -105,10 +106,10 @@ class PaymentAdmin(ActingAdmin, LookOnlyAdmin):
             )
             for item in failed_refunds(payment)
         ]
-        return format_html_join("", '<p>{} <a href="{}">{}</a></p>', rows) or None
+        return format_html_join("", '<p>{} <a href="{}">{}</a></p>', rows) or NONE
 
-    @admin.display(description=_("transfers back"), empty_value="–")
-    def transfers(self, payment: Payment) -> SafeString | None:
+    @admin.display(description=_("transfers back"))
+    def transfers(self, payment: Payment) -> SafeString | str:
         rows = [
             (
                 reverse("admin:payments_outgoingtransfer_change", args=[transfer.pk]),
@@ -117,7 +118,7 @@ class PaymentAdmin(ActingAdmin, LookOnlyAdmin):
             )
             for transfer in OutgoingTransfer.objects.filter(payment=payment).order_by("id")
         ]
-        return format_html_join("", '<p><a href="{}">{}</a> {}</p>', rows) or None
+        return format_html_join("", '<p><a href="{}">{}</a> {}</p>', rows) or NONE
 
     @admin.display(description=_("amount due"))
     def due_shown(self, payment: Payment) -> str:

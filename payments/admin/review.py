@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, ClassVar
 
 from django.contrib import admin
@@ -21,6 +22,11 @@ from shop.kernel.admin.readonly import LookOnlyAdmin
 from shop.kernel.forms import parse_amount
 from shop.kernel.money import Money
 
+_CURRENCY = re.compile(r"^\s*(?:[A-Z]{3}\b|[€$£¥])|(?:\b[A-Z]{3}|[€$£¥])\s*$")
+"""Amounts are looked for as the lists and the sentences show them: €8.90, 8.90 EUR."""
+NONE = "–"
+"""Where there is nothing. Django's `empty_value` does it for lists, but not on a page."""
+
 
 def order_link(number: str) -> SafeString | str:
     """To the order, by its number: payments know no more of it."""
@@ -30,7 +36,8 @@ def order_link(number: str) -> SafeString | str:
 
 
 def amounts_meant(term: str) -> list[int]:
-    """The minor units that a search for “39.98” or “39,98” may mean, in currencies with 2 decimals or none."""
+    """The minor units that a search for “39.98”, “39,98” or “€39.98” may mean, with 2 decimals or none."""
+    term = _CURRENCY.sub("", term)
     found = []
     for currency in ("EUR", "JPY"):
         try:
@@ -53,6 +60,7 @@ class ReviewItemAdmin(ActingAdmin, LookOnlyAdmin):
         "transaction__counterparty_iban",
         "transaction__remittance_information",
         "transaction__end_to_end_id",
+        "transaction__creditor_reference",
     )
     search_help_text = _("Amount, payer, IBAN, text or order number")
     sortable_by: ClassVar = ()
@@ -68,7 +76,7 @@ class ReviewItemAdmin(ActingAdmin, LookOnlyAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[ReviewItem], search_term: str
     ) -> tuple[QuerySet[ReviewItem], bool]:
-        found, distinct = super().get_search_results(request, queryset, _compact_iban(search_term))
+        found, distinct = super().get_search_results(request, queryset, compact_iban(search_term))
         if amounts := amounts_meant(search_term):
             found |= queryset.filter(Q(amount__in=amounts) | Q(transaction__amount__in=amounts))
         return found, distinct
@@ -77,39 +85,39 @@ class ReviewItemAdmin(ActingAdmin, LookOnlyAdmin):
         """Only what can be done with it: half of the acts never apply to an item's reason."""
         return [button for button in super().buttons(request, subject) if not button.why_not]
 
-    @admin.display(description=_("amount"), empty_value="–")
-    def amount_shown(self, item: ReviewItem) -> str | None:
-        return None if item.amount is None else Money(item.amount, item.currency).format()
+    @admin.display(description=_("amount"))
+    def amount_shown(self, item: ReviewItem) -> str:
+        return NONE if item.amount is None else Money(item.amount, item.currency).format()
 
-    @admin.display(description=_("payer"), empty_value="–")
-    def payer(self, item: ReviewItem) -> str | None:
-        return item.transaction.counterparty_name or None if item.transaction else None
+    @admin.display(description=_("payer"))
+    def payer(self, item: ReviewItem) -> str:
+        return (item.transaction and item.transaction.counterparty_name) or NONE
 
-    @admin.display(description=_("IBAN"), empty_value="–")
-    def iban(self, item: ReviewItem) -> str | None:
-        return item.transaction.counterparty_iban or None if item.transaction else None
+    @admin.display(description=_("IBAN"))
+    def iban(self, item: ReviewItem) -> str:
+        return (item.transaction and item.transaction.counterparty_iban) or NONE
 
-    @admin.display(description=_("text"), empty_value="–")
-    def text(self, item: ReviewItem) -> str | None:
+    @admin.display(description=_("text"))
+    def text(self, item: ReviewItem) -> str:
         if item.transaction is None:
-            return None
+            return NONE
         told = (item.transaction.creditor_reference, item.transaction.remittance_information)
-        return " ".join(filter(None, told))[:140] or None
+        return " ".join(filter(None, told))[:140] or NONE
 
-    @admin.display(description=_("proposed order"), empty_value="–")
-    def proposed(self, item: ReviewItem) -> SafeString | str | None:
+    @admin.display(description=_("proposed order"))
+    def proposed(self, item: ReviewItem) -> SafeString | str:
         if item.proposals:
             first = item.proposals[0]
             more = f" (+{len(item.proposals) - 1})" if len(item.proposals) > 1 else ""
             return format_html(
                 '<span title="{}">{}{}</span>', first["why"], order_link(first["merchant_reference"]), more
             )
-        return order_link(item.merchant_reference) or None
+        return order_link(item.merchant_reference) or NONE
 
-    @admin.display(description=_("proposed orders"), empty_value="–")
-    def proposals_shown(self, item: ReviewItem) -> SafeString | None:
+    @admin.display(description=_("proposed orders"))
+    def proposals_shown(self, item: ReviewItem) -> SafeString | str:
         if not item.proposals:
-            return None
+            return NONE
         rows = ((order_link(p["merchant_reference"]), p["why"]) for p in item.proposals)
         return format_html("<ul>{}</ul>", format_html_join("", "<li>{}: {}</li>", rows))
 
@@ -121,26 +129,26 @@ class ReviewItemAdmin(ActingAdmin, LookOnlyAdmin):
     def state_label(self, item: ReviewItem) -> SafeString:
         return label(item.state, item.get_state_display())
 
-    @admin.display(description=_("order"), empty_value="–")
-    def order(self, item: ReviewItem) -> SafeString | str | None:
-        return order_link(item.merchant_reference) or None
+    @admin.display(description=_("order"))
+    def order(self, item: ReviewItem) -> SafeString | str:
+        return order_link(item.merchant_reference) or NONE
 
-    @admin.display(description=_("bank transaction"), empty_value="–")
-    def booking(self, item: ReviewItem) -> SafeString | None:
+    @admin.display(description=_("bank transaction"))
+    def booking(self, item: ReviewItem) -> SafeString | str:
         if item.transaction is None:
-            return None
+            return NONE
         url = reverse("admin:payments_banktransaction_change", args=[item.transaction_id])
         return format_html('<a href="{}">{}</a>', url, item.transaction)
 
-    @admin.display(description=_("payment"), empty_value="–")
-    def payment_link(self, item: ReviewItem) -> SafeString | None:
+    @admin.display(description=_("payment"))
+    def payment_link(self, item: ReviewItem) -> SafeString | str:
         if item.payment is None:
-            return None
+            return NONE
         url = reverse("admin:payments_payment_change", args=[item.payment_id])
         return format_html('<a href="{}">{}</a>', url, item.payment)
 
 
-def _compact_iban(term: str) -> str:
+def compact_iban(term: str) -> str:
     """An IBAN as people read it, in groups of four, is one word in the books."""
     compact = "".join(term.split()).upper()
     return compact if len(compact) >= 15 and compact[:2].isalpha() and compact[2:4].isdigit() else term

@@ -216,6 +216,7 @@ class PayBackForm(ActForm):
         payer = bookings.payer(item.transaction) if item.transaction else None
         if payer is not None and item.reason != ReviewItem.Reason.REFUND_FAILED:
             self.initial.update(name=payer.name[:70], iban=payer.iban)
+            self.fields["iban"].help_text = _("Empty: the account that it came from.")
 
 
 class PayBack(ReviewAct):

@@ -17,7 +17,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _gettext
 from django.utils.translation import gettext_lazy as _
 
-from payments.admin.review import amounts_meant
+from payments.admin.review import NONE, amounts_meant, compact_iban
 from payments.models import Allocation, BankStatement, BankTransaction, ReviewItem
 from payments.services.importing import Report, import_file, our_ibans
 from payments.statements import StatementError
@@ -149,13 +149,13 @@ class BankStatementAdmin(LookOnlyAdmin):
         }
         return super().change_view(request, object_id, form_url, {**context, **(extra_context or {})})
 
-    @admin.display(description=_("opening balance"), empty_value="–")
-    def opening_shown(self, statement: BankStatement) -> str | None:
-        return None if statement.opening is None else Money(statement.opening, statement.currency).format()
+    @admin.display(description=_("opening balance"))
+    def opening_shown(self, statement: BankStatement) -> str:
+        return NONE if statement.opening is None else Money(statement.opening, statement.currency).format()
 
-    @admin.display(description=_("closing balance"), empty_value="–")
-    def closing_shown(self, statement: BankStatement) -> str | None:
-        return None if statement.closing is None else Money(statement.closing, statement.currency).format()
+    @admin.display(description=_("closing balance"))
+    def closing_shown(self, statement: BankStatement) -> str:
+        return NONE if statement.closing is None else Money(statement.closing, statement.currency).format()
 
 
 def _open_item(booking: BankTransaction) -> ReviewItem | None:
@@ -189,7 +189,9 @@ class ReviewInline(LookOnlyInline):
 class BankTransactionAdmin(LookOnlyAdmin):
     list_display = ("booking_date", "amount_shown", "counterparty_name", "text", "where")
     list_filter = ("direction", "booking_date", "is_reversal")
-    search_fields = ("counterparty_name", "counterparty_iban", "remittance_information", "end_to_end_id")
+    search_fields = (
+        "counterparty_name", "counterparty_iban", "remittance_information", "end_to_end_id", "creditor_reference",
+    )  # fmt: skip
     search_help_text = _("Amount, name, IBAN or text")
     sortable_by: ClassVar = ()
     inlines: ClassVar = [AllocationInline, ReviewInline]
@@ -209,7 +211,7 @@ class BankTransactionAdmin(LookOnlyAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[BankTransaction], search_term: str
     ) -> tuple[QuerySet[BankTransaction], bool]:
-        found, distinct = super().get_search_results(request, queryset, search_term)
+        found, distinct = super().get_search_results(request, queryset, compact_iban(search_term))
         if amounts := amounts_meant(search_term):
             found |= queryset.filter(amount__in=amounts)
         return found, distinct

@@ -18,7 +18,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _gettext
 from django.utils.translation import gettext_lazy as _
 
-from payments.admin.review import order_link
+from payments.admin.review import NONE, order_link
 from payments.models import OutgoingTransfer, TransferBatch
 from payments.services import transfers
 from shop.kernel.admin.acting import Act, ActForm, ActingAdmin
@@ -154,14 +154,14 @@ class OutgoingTransferAdmin(ActingAdmin, LookOnlyAdmin):
     def state_label(self, transfer: OutgoingTransfer) -> SafeString:
         return state_label(transfer)
 
-    @admin.display(description=_("order"), empty_value="–")
-    def order(self, transfer: OutgoingTransfer) -> SafeString | str | None:
-        return order_link(transfer.payment.merchant_reference) if transfer.payment else None
+    @admin.display(description=_("order"))
+    def order(self, transfer: OutgoingTransfer) -> SafeString | str:
+        return order_link(transfer.payment.merchant_reference) if transfer.payment else NONE
 
-    @admin.display(description=_("transfer batch"), empty_value="–")
-    def batch_link(self, transfer: OutgoingTransfer) -> SafeString | None:
+    @admin.display(description=_("transfer batch"))
+    def batch_link(self, transfer: OutgoingTransfer) -> SafeString | str:
         if transfer.batch is None:
-            return None
+            return NONE
         url = reverse("admin:payments_transferbatch_change", args=[transfer.batch_id])
         return format_html('<a href="{}">{}</a>', url, transfer.batch)
 

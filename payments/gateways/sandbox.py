@@ -216,6 +216,7 @@ def _payment(answer: dict[str, Any]) -> RemotePayment:
             voided=answer["voided"],
             authorized_until=datetime.fromisoformat(answer["authorized_until"]),
             events=tuple(_event(event) for event in answer["events"]),
+            instructions={"pay_url": f"{settings.SANDBOX_URL}/customer/{answer['psp_reference']}"},
         )
     except (KeyError, TypeError, ValueError) as error:
         raise _not_understood(error) from error

@@ -114,8 +114,8 @@ def _import(statement: Statement, actor: str, report: Report, progress: Progress
         statement_id=statement.statement_id[:80],
         account_iban=statement.account_iban,
         file_name=statement.file[:200],
-        opening=statement.opening.amount if statement.opening else None,
-        closing=statement.closing.amount if statement.closing else None,
+        opening=statement.opening.amount if statement.opening is not None else None,
+        closing=statement.closing.amount if statement.closing is not None else None,
         currency=statement.account_currency,
         transactions_in_file=len(statement.transactions),
         imported_by=actor,
@@ -127,7 +127,8 @@ def _import(statement: Statement, actor: str, report: Report, progress: Progress
         report.new += len(decisions)
         report.known += len(batch) - len(decisions)
         for decision in decisions:
-            report.outcomes[decision.outcome].add(decision.booking.money)
+            for word, amount in decision.outcomes:
+                report.outcomes[word].add(Money(amount, decision.booking.currency))
         if progress is not None:
             progress(report.total, total)
     row.refresh_from_db(fields=["transactions_new"])

@@ -62,9 +62,12 @@ class Decision:
         return [(place, amount) for place, amount in parts if amount]
 
     @property
-    def outcome(self) -> str:
-        """One word for the report: a reason of the review, or where the money went."""
-        return str(self.reason or self.parts[0][0].purpose)
+    def outcomes(self) -> list[tuple[str, int]]:
+        """For the report: where how much of it went, with the reason for what went to review."""
+        return [
+            (str(self.reason if place.purpose == Purpose.REVIEW and self.reason else place.purpose), amount)
+            for place, amount in self.parts
+        ]
 
 
 # --- the rules -------------------------------------------------------------------------------------------

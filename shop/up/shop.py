@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -33,7 +34,8 @@ def up(environ: Mapping[str, str], *, demo: bool = True) -> int:
     data_dir = Path(environ.get("DATA_DIR") or CHECKOUT / ".data").resolve()
     try:
         with datadir.locked(data_dir):
-            (data_dir / "up.json").unlink(missing_ok=True)  # Of a run that was killed.
+            for note in ("up.json", "settings.json"):
+                (data_dir / note).unlink(missing_ok=True)  # Of a run that was killed.
             return Shop.settle(data_dir, environ).run(demo=demo)
     except (datadir.AlreadyRunning, ports.BadPort, PostgresError, temporal.TemporalMissing) as problem:
         say(str(problem))
@@ -101,9 +103,14 @@ class Shop:
         logs = self.data_dir / "logs"
         say(f"Starting {', '.join(part.name for part in parts)}.\nThe logs are in {logs}.")
         note = self.data_dir / "up.json"
+
+        def forget() -> None:
+            for path in (note, self.settings_note):
+                path.unlink(missing_ok=True)
+
         return Supervisor(parts, logs).run(
             when_ready=lambda: self._announce(note),
-            before_stop=lambda: note.unlink(missing_ok=True),
+            before_stop=forget,
         )
 
     def parts(self, *, demo: bool) -> list[Part]:
@@ -191,7 +198,15 @@ class Shop:
     def _python(self, *args: str, stdin: str | None = None, **env: str) -> Callable[[IO[bytes]], Process]:
         return lambda log: spawn([sys.executable, *args], log, env=self.env | env, cwd=CHECKOUT, stdin=stdin)
 
+    @property
+    def settings_note(self) -> Path:
+        """Where `manage.py`, called beside the running shop, finds its settings."""
+        return self.data_dir / "settings.json"
+
     def _announce(self, note: Path) -> None:
+        datadir.write(
+            self.settings_note, {k: v for k, v in self.env.items() if os.environ.get(k) != v or k == "DEBUG"}
+        )
         accounts = self.secrets["accounts"] if self.is_practice else {}
         web, ui = _url(self.ports["web"]), self.env.get("TEMPORAL_UI_URL", "")
         content = {

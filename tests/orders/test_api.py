@@ -797,7 +797,7 @@ def test_an_order_costs_the_same_few_queries_whatever_has_happened(api: Api, ret
         body = answer(api.get(f"/api/orders/{order.number}/"))
     assert len(body["saga"]["steps"]) == retries + 2
     assert body["amount_received"] == 1000 + retries
-    assert len(queries) == 6, "\n".join(q["sql"] for q in queries)
+    assert len(queries) == 5, "\n".join(q["sql"] for q in queries)
 
 
 def test_placing_costs_the_same_few_queries_however_long_the_order(api: Api) -> None:

@@ -39,9 +39,8 @@ def instructions(order: Order) -> Any:
 
 def deliver_webhooks(shop: PracticeShop, stripe: StripeServer, intent: str) -> None:
     for webhook in stripe.webhooks(intent):
-        headers = {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in webhook.headers.items()}
-        answer = Client().post(
-            "/webhooks/payments/stripe/", webhook.body, content_type="application/json", **headers
+        answer = Client(headers=webhook.headers).post(
+            "/webhooks/payments/stripe/", webhook.body, content_type="application/json"
         )
         assert answer.status_code == 200, answer.content
     shop.engine.deliver()

@@ -76,6 +76,7 @@ def test_the_same_statement_again_adds_nothing(bank: PaperBank, numbered: bool) 
     assert ReviewItem.objects.count() == 1
     assert payment(order).totals().received == TOTAL
     assert list(BankStatement.objects.order_by("id").values_list("transactions_new", flat=True)) == [2, 0]
+    assert set(BankStatement.objects.values_list("opening", "closing")) == {(0, TOTAL + 700)}
 
 
 @pytest.mark.parametrize("numbered", [True, False], ids=["with references", "without references"])

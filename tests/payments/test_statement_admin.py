@@ -159,9 +159,22 @@ def test_the_list_proposes_and_is_searched(staff: Client, bank: PaperBank) -> No
     page = staff.get(url).content.decode()
     assert order.number in page
     assert "name of its customer are the same" in page
-    for term in ("39.98", "lovelace", "DE02 1203 0000 0000 2020 51", "gruß"):
+    for term in ("39.98", "€39.98", "39.98 EUR", "lovelace", "DE02 1203 0000 0000 2020 51", "gruß"):
         found = staff.get(url, {"q": term, "state__exact": "open"}).content.decode()
         assert ("1 review item" in found, "Zinsen" in found) == (True, False), term
+
+
+def test_a_creditor_reference_is_found_and_what_is_not_there_is_a_dash(
+    staff: Client, bank: PaperBank
+) -> None:
+    load(bank.statement(Entry(700, creditor_reference="RF18539007547034"), Entry(77, "Zinsen")))
+    for name in ("payments_reviewitem", "payments_banktransaction"):
+        found = staff.get(reverse(f"admin:{name}_changelist"), {"q": "RF18539007547034"}).content.decode()
+        assert ("RF18539007547034" in found, "Zinsen" in found) == (True, False), name
+    page = staff.get(
+        reverse("admin:payments_reviewitem_change", args=[ReviewItem.objects.get(amount=77).pk])
+    ).content.decode()
+    assert "None" not in page
 
 
 def test_money_is_assigned_on_a_page_that_says_what_follows(staff: Client, bank: PaperBank) -> None:
