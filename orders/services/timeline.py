@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import Any
 
 from orders.models import Mail, Order, OrderEvent, SagaStep
-from payments.models import PaymentEvent, WebhookDelivery
+from payments.models import OutgoingTransfer, PaymentEvent, ReviewItem, WebhookDelivery
 from shop.kernel.models import OutboxMessage
 from shop.kernel.money import Money
 
@@ -35,7 +35,7 @@ GOING_BACK = {
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One thing that happened. `kind` is staff, step, rollback, payment, mail or webhook.
+    """One thing that happened. `kind` is staff, step, rollback, payment, review, transfer, mail or webhook.
 
     `state` is a word for its outcome (succeeded, failed, queued, delivered, sent …), empty where there is
     none. `pk` is that of the row behind it; `parts` are the undos of a rollback, in the order undone.
@@ -69,6 +69,8 @@ def timeline(order: Order) -> list[Entry]:
         *map(_payment, payments),
         *map(_mail, Mail.objects.filter(saga__order=order).select_related("saga").order_by("id")),
         *_webhooks(order),
+        *map(_review, ReviewItem.objects.filter(merchant_reference=order.number).order_by("id")),
+        *map(_transfer, OutgoingTransfer.objects.filter(payment__saga__order=order).order_by("id")),
     ]
     return sorted(entries, key=lambda entry: entry.at)
 
@@ -183,6 +185,30 @@ def _payment(event: PaymentEvent) -> Entry:
         reference=event.psp_reference,
         attempt=event.payment.saga.attempt,
         pk=event.payment_id,
+    )
+
+
+def _review(item: ReviewItem) -> Entry:
+    money = f": {Money(item.amount, item.currency).format()}" if item.amount is not None else ""
+    return Entry(
+        at=item.created_at,
+        kind="review",
+        title=f"For review, {item.get_reason_display()}{money}",
+        state=item.state,
+        text=" ".join(filter(None, (item.detail, item.resolution))),
+        actor=item.resolved_by,
+        pk=item.pk,
+    )
+
+
+def _transfer(transfer: OutgoingTransfer) -> Entry:
+    return Entry(
+        at=transfer.created_at,
+        kind="transfer",
+        title=f"Transfer of {transfer.money.format()} to the customer",
+        state=transfer.get_state_display(),
+        reference=transfer.end_to_end_id,
+        pk=transfer.pk,
     )
 
 

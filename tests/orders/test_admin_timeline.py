@@ -9,6 +9,7 @@ from orders.models import Saga, SagaStep
 from orders.services import lifecycle
 from orders.services.packing import printable
 from orders.services.timeline import timeline
+from payments.models import OutgoingTransfer, ReviewItem
 from shop.kernel.forms import parse_amount
 from shop.kernel.models import OutboxMessage
 from tests import factories
@@ -99,3 +100,31 @@ def test_amounts_that_could_mean_two_things_are_refused(typed: str, currency: st
 
 def test_what_the_pdf_font_lacks_loses_its_accents_only() -> None:
     assert printable("Größe, Łódź, Škoda – “Ærø” 10 €") == 'Größe, Lódz, Skoda - "Ærø" 10 EUR'
+
+
+@pytest.mark.django_db
+def test_money_in_review_and_on_its_way_back_is_part_of_the_story() -> None:
+    factories.product()
+    order = waiting()
+    payment = Saga.objects.get(order=order).payment
+    assert payment is not None
+    ReviewItem.objects.create(
+        key="k",
+        reason=ReviewItem.Reason.LATE,
+        merchant_reference=order.number,
+        amount=890,
+        currency="EUR",
+        detail="It came after the cancellation.",
+    )
+    OutgoingTransfer.objects.create(
+        payment=payment,
+        idempotency_key="k",
+        end_to_end_id="VK-1",
+        amount=890,
+        currency="EUR",
+        remittance_information="back",
+    )
+    told = {entry.kind: entry for entry in timeline(order)}
+    assert told["review"].title == "For review, order cancelled or finished: €8.90"
+    assert (told["review"].state, told["review"].text) == ("open", "It came after the cancellation.")
+    assert told["transfer"].title == "Transfer of €8.90 to the customer"
