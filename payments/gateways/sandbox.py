@@ -216,10 +216,17 @@ def _payment(answer: dict[str, Any]) -> RemotePayment:
             voided=answer["voided"],
             authorized_until=datetime.fromisoformat(answer["authorized_until"]),
             events=tuple(_event(event) for event in answer["events"]),
-            instructions={"pay_url": f"{settings.SANDBOX_URL}/customer/{answer['psp_reference']}"},
+            instructions=_instructions(answer),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise _not_understood(error) from error
+
+
+def _instructions(answer: Mapping[str, Any]) -> dict[str, str]:
+    """The page on which the customer pays, while there is something to pay."""
+    if answer["status"] != RemoteStatus.AUTHORIZED:
+        return {}
+    return {"pay_url": f"{settings.SANDBOX_URL}/customer/{answer['psp_reference']}"}
 
 
 def _event(event: Mapping[str, Any], raw_id: str = "") -> GatewayEvent:

@@ -54,10 +54,7 @@ class Dispatcher(threading.Thread):
         """Until a message is queued, or `POLL` seconds have passed."""
         connection.close()  # not held while idle
         if self._listener is None:
-            parameters = connection.get_connection_params()
-            for django_only in ("pool", "context", "cursor_factory", "prepare_threshold"):
-                parameters.pop(django_only, None)
-            self._listener = psycopg.connect(**parameters, autocommit=True)
+            self._listener = own_connection(autocommit=True)
             self._listener.execute(f"LISTEN {outbox.CHANNEL}")
             return  # a message may have come before we listened
         for _ in self._listener.notifies(timeout=POLL, stop_after=1):
@@ -67,3 +64,11 @@ class Dispatcher(threading.Thread):
         if self._listener is not None:
             self._listener.close()
             self._listener = None
+
+
+def own_connection(*, autocommit: bool = False) -> psycopg.Connection:
+    """A connection to Django's database beside Django: outside the pool, and without its adapters."""
+    parameters = connection.get_connection_params()
+    for django_only in ("pool", "context", "cursor_factory", "prepare_threshold"):
+        parameters.pop(django_only, None)
+    return psycopg.connect(**parameters, autocommit=autocommit)

@@ -8,7 +8,6 @@ from datetime import date
 from email.message import Message
 from typing import TYPE_CHECKING, Any
 
-import psycopg
 from django.db import connection
 
 from orders.models import Mail, Order, Product, Reservation, Saga, SagaStep
@@ -16,6 +15,7 @@ from orders.services import lifecycle
 from orders.workflows.types import Step
 from payments.gateways import gateway
 from payments.services.recording import record
+from shop.kernel.dispatcher import own_connection
 from shop.kernel.money import Money
 from tests import factories
 from tests.orders.engine import Engine
@@ -143,10 +143,7 @@ class PracticeShop:
     @contextmanager
     def shelf_locked(self) -> Iterator[None]:
         """Someone else holds the products' rows, so that a step on the stock has to wait."""
-        parameters = connection.get_connection_params()
-        for django_only in ("pool", "context", "cursor_factory", "prepare_threshold"):
-            parameters.pop(django_only, None)
-        with psycopg.connect(**parameters) as other:
+        with own_connection() as other:
             other.execute("SELECT 1 FROM orders_product FOR UPDATE")
             yield
             other.rollback()

@@ -29,6 +29,7 @@ from shop.kernel.models import OutboxMessage
 from shop.kernel.money import Money
 from tests import factories
 from tests.orders.test_api import Answer, at_once
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.django_db
 
@@ -482,7 +483,7 @@ def test_a_webhook_while_its_order_is_being_worked_on_does_not_deadlock() -> Non
     def step() -> None:
         with transaction.atomic():
             lock_saga(saga.order.number, 1)
-            time.sleep(0.2)
+            wait_until(lambda: WebhookDelivery.objects.filter(state=State.PROCESSED).exists(), 20)
             record(payment, [], source="call")
 
     def arrive() -> None:

@@ -7,8 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import psycopg
 import pytest
 
 from shop.up import ports
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 INSTALLS = 600  # seconds that pip may take
@@ -63,14 +63,6 @@ def running(clone: Path, **env: str) -> Iterator[dict[str, Any]]:
         os.killpg(make.pid, signal.SIGINT)  # what Ctrl-C in a terminal does
         make.wait(60)
     assert not note.exists()
-
-
-def wait_until(condition: Callable[[], Any], seconds: float) -> Any:
-    end = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < end, f"not within {seconds} s"
-        time.sleep(0.1)
-    return value
 
 
 class Shop:

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,16 +22,10 @@ from shop.up import ports
 from tests import factories
 from tests.payments.sandbox_process import SandboxProcess
 from tests.servers import Mailbox
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 database = pytest.mark.django_db(transaction=True)
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"not within {seconds} s"
-        time.sleep(0.02)
 
 
 class WorkerUnderTest:
