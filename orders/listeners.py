@@ -6,7 +6,7 @@ holds the lock of the payment, which comes after the order's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from django.conf import settings
@@ -19,40 +19,57 @@ from payments.gateways import gateway
 from payments.ledger import Totals
 from payments.models import Payment, PaymentEvent, ReviewItem
 from payments.services import transfers
-from payments.signals import payment_failed, payment_received, payment_refunded, payments_received
+from payments.signals import payment_refunded, payments_failed, payments_received
 from shop.kernel import outbox
 from shop.kernel.models import OutboxMessage
 from shop.kernel.money import Money
 
 
-def _saga_of(payment: Payment) -> Saga | None:
-    return Saga.objects.filter(payment=payment).select_related("order", "payment").first()
+def _sagas_of(payments: Iterable[Payment]) -> dict[int, Saga]:
+    """By the key of the payment."""
+    sagas = Saga.objects.filter(payment__in=[payment.pk for payment in payments])
+    found = sagas.select_related("order", "payment")
+    return {saga.payment_id: saga for saga in found if saga.payment_id is not None}
 
 
-@receiver(payment_received)
-def confirm_when_paid(payment: Payment, totals: Totals, new: int, **_: Any) -> None:
-    saga = _saga_of(payment)
-    if saga is None:
-        return
-    if saga.is_final:
-        _take_late_money(saga, payment, totals, Money(new, payment.currency))
-        return
-    if payment.missing(totals) <= 0:
-        lifecycle.queue_confirmation(saga, totals.received)
-    if totals.received > saga.order.total:
-        # Only what this receipt adds: what was too much before is in review already.
-        over = Money(min(new, totals.received - saga.order.total), payment.currency)
-        received = Money(totals.received, payment.currency)
-        _review(
-            f"too-much:{payment.pk}:{totals.received}",
-            ReviewItem.Reason.TOO_MUCH,
-            payment,
-            over,
-            f"{received} have come in for {saga.order.total_money}: {over} too much.",
-        )
+@receiver(payments_received)
+def confirm_all_that_are_paid(
+    received: Sequence[tuple[Payment, Totals]], new: Mapping[int, int] | None = None, **_: Any
+) -> None:
+    """Tell the sagas whose money is complete. Of the new money, what is too late or too much is for a person."""
+    sagas = _sagas_of(payment for payment, _ in received)
+    with_saga = [(sagas[payment.pk], payment, totals) for payment, totals in received if payment.pk in sagas]
+    lifecycle.queue_confirmations(
+        [
+            (saga, totals.received)
+            for saga, payment, totals in with_saga
+            if not saga.is_final and payment.missing(totals) <= 0
+        ]
+    )
+    items = []
+    for saga, payment, totals in with_saga:
+        came = Money((new or {}).get(payment.pk, 0), payment.currency)
+        if came.amount > 0 and saga.is_final:
+            items += _take_late_money(saga, payment, totals, came)
+        elif came.amount > 0 and totals.received > saga.order.total:
+            items.append(_too_much(saga, payment, totals, came))
+    ReviewItem.objects.bulk_create(items, ignore_conflicts=True)
 
 
-def _take_late_money(saga: Saga, payment: Payment, totals: Totals, money: Money) -> None:
+def _too_much(saga: Saga, payment: Payment, totals: Totals, came: Money) -> ReviewItem:
+    # Only what this receipt adds: what was too much before is in review already.
+    over = Money(min(came.amount, totals.received - saga.order.total), payment.currency)
+    received = Money(totals.received, payment.currency)
+    return _item(
+        f"too-much:{payment.pk}:{totals.received}",
+        ReviewItem.Reason.TOO_MUCH,
+        payment,
+        over,
+        f"{received} have come in for {saga.order.total_money}: {over} too much.",
+    )
+
+
+def _take_late_money(saga: Saga, payment: Payment, totals: Totals, money: Money) -> list[ReviewItem]:
     """Back to the customer of a cancelled order, where that is wanted; else for a person.
 
     An order that was completed, or started again, may have another use for it.
@@ -60,34 +77,22 @@ def _take_late_money(saga: Saga, payment: Payment, totals: Totals, money: Money)
     ours = gateway(payment.gateway).capabilities.received_on_our_account
     if ours and settings.REFUND_LATE_MONEY and saga.order.status == Order.Status.CANCELLED:
         transfers.pay_back(money, f"late/{payment.pk}/{totals.received}", "shop", payment=payment)
-        return
-    _review(
-        f"late:{payment.pk}:{totals.received}",
-        ReviewItem.Reason.LATE,
-        payment,
-        money,
-        f"{money} have come in, but the order is {saga.order.get_status_display()}.",
-    )
-
-
-@receiver(payments_received)
-def confirm_all_that_are_paid(received: Sequence[tuple[Payment, Totals]], **_: Any) -> None:
-    """The same for a statement's payments: what is late or too much of them is not recorded as received."""
-    complete = {payment.pk: totals for payment, totals in received if payment.missing(totals) <= 0}
-    sagas = Saga.objects.filter(payment__in=complete).exclude(status__in=Saga.FINAL)
-    lifecycle.queue_confirmations(
-        [
-            (saga, complete[saga.payment_id].received)
-            for saga in sagas.select_related("order", "payment")
-            if saga.payment_id is not None
-        ]
-    )
+        return []
+    return [
+        _item(
+            f"late:{payment.pk}:{totals.received}",
+            ReviewItem.Reason.LATE,
+            payment,
+            money,
+            f"{money} have come in, but the order is {saga.order.get_status_display()}.",
+        )
+    ]
 
 
 @receiver(payment_refunded)
 def mail_refund(payment: Payment, money: Money, request: PaymentEvent, **_: Any) -> None:
     """Tell the customer of a refund that staff made; each has its own mail."""
-    saga = _saga_of(payment)
+    saga = _sagas_of([payment]).get(payment.pk)
     if saga is None:
         return
     about = f"refund-{request.pk}"
@@ -104,18 +109,21 @@ def mail_refund(payment: Payment, money: Money, request: PaymentEvent, **_: Any)
     )
 
 
-@receiver(payment_failed)
-def tell_saga_that_payment_failed(payment: Payment, detail: str, **_: Any) -> None:
-    saga = _saga_of(payment)
-    if saga is None or saga.is_final:
-        return
+@receiver(payments_failed)
+def tell_sagas_that_payments_failed(failed: Sequence[tuple[Payment, str]], **_: Any) -> None:
+    sagas = _sagas_of(payment for payment, _ in failed)
+    waiting = [
+        (sagas[payment.pk], detail)
+        for payment, detail in failed
+        if payment.pk in sagas and not sagas[payment.pk].is_final
+    ]
+    outbox.signal_workflows([_payment_failed(saga, detail) for saga, detail in waiting])
+
+
+def _payment_failed(saga: Saga, detail: str) -> tuple[str, str, str, PaymentFailed]:
     message_id = f"{saga.order.workflow_id}/{saga.attempt}/payment-failed"
-    outbox.signal_workflow(
-        message_id,
-        saga.order.workflow_id,
-        "payment_failed",
-        PaymentFailed(message_id, saga.attempt, detail),
-    )
+    signal = PaymentFailed(message_id, saga.attempt, detail)
+    return message_id, saga.order.workflow_id, "payment_failed", signal
 
 
 @receiver(outbox.message_undeliverable)
@@ -139,20 +147,19 @@ def review_undeliverable(message: OutboxMessage, **_: Any) -> None:
     OrderEvent.objects.create(
         order=saga.order, kind=OrderEvent.Kind.LATE, actor="outbox", reason=text, message=message
     )
-    _review(f"message:{message.pk}", ReviewItem.Reason.UNDELIVERABLE, saga.payment, None, text, number)
+    item = _item(f"message:{message.pk}", ReviewItem.Reason.UNDELIVERABLE, saga.payment, None, text, number)
+    ReviewItem.objects.bulk_create([item], ignore_conflicts=True)
 
 
-def _review(
+def _item(
     key: str, reason: str, payment: Payment | None, money: Money | None, detail: str, number: str = ""
-) -> None:
-    ReviewItem.objects.get_or_create(
+) -> ReviewItem:
+    return ReviewItem(
         key=key,
-        defaults={
-            "reason": reason,
-            "merchant_reference": payment.merchant_reference if payment else number,
-            "payment": payment,
-            "amount": money.amount if money else None,
-            "currency": money.currency if money else "",
-            "detail": detail,
-        },
+        reason=reason,
+        merchant_reference=payment.merchant_reference if payment else number,
+        payment=payment,
+        amount=money.amount if money else None,
+        currency=money.currency if money else "",
+        detail=detail,
     )

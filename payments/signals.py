@@ -1,17 +1,17 @@
-"""What payments announce. Sent inside the transaction that records the event; receivers only write."""
+"""What payments announce. Sent inside the transaction that records the event; receivers only write.
+
+Receivers take a constant number of queries, however many payments there are.
+"""
 
 from django.dispatch import Signal
 
-# payment: Payment, totals: Totals, new: minor units that the totals had not before. Money was received; it may or
-# may not be enough.
-payment_received = Signal()
-
-# received: Sequence[tuple[Payment, Totals]]. The same for all payments of a part of a bank statement, whose
-# receipts never exceed what is due and are never late. Receivers take a constant number of queries.
+# received: Sequence[tuple[Payment, Totals]]. Money was received for them; it may or may not be enough.
+# new: Mapping[int, int]. How much of it has just come (minor units, by the payment's key) and may be too much or
+# too late. Left out for money of a bank statement, where what is too much or too late is not recorded as received.
 payments_received = Signal()
 
-# payment: Payment, detail: str. The authorization was declined or lapsed.
-payment_failed = Signal()
+# failed: Sequence[tuple[Payment, str]], with the reason. The authorization was declined or lapsed.
+payments_failed = Signal()
 
 # payment: Payment, money: Money, request: PaymentEvent (the refund that was asked for). The gateway has taken on a
 # refund that a person asked for; it may take days until it is done.

@@ -34,6 +34,7 @@ from orders.workflows.mail import OrderMailWorkflow
 from orders.workflows.saga import OrderSagaWorkflow
 from payments import activities as payment_activities
 from payments.watching import Watcher
+from payments.workflows.batch import BatchPaymentCheckWorkflow
 from payments.workflows.refund import RefundWorkflow
 from shop.kernel import temporal
 from shop.kernel.dispatcher import Dispatcher
@@ -42,7 +43,7 @@ log = logging.getLogger("shop.worker")
 
 WORKFLOWS: dict[str, list[type]] = {
     "orders": [OrderSagaWorkflow, CompensationRetryWorkflow, OrderMailWorkflow],
-    "payment-checks": [RefundWorkflow],
+    "payment-checks": [RefundWorkflow, BatchPaymentCheckWorkflow],
 }
 ACTIVITIES: dict[str, list[Callable[..., Any]]] = {
     "orders": activities.ALL,

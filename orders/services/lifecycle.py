@@ -274,13 +274,8 @@ def confirm_message_id(saga: Saga) -> str:
     return f"{saga.order.workflow_id}/{saga.attempt}/confirm"
 
 
-def queue_confirmation(saga: Saga, received: int) -> None:
-    """Tell the saga that its money is there. Called when a receipt is recorded, in its transaction."""
-    queue_confirmations([(saga, received)])
-
-
 def queue_confirmations(paid: Sequence[tuple[Saga, int]]) -> None:
-    """The same for many: a bank statement may pay hundreds of orders at once."""
+    """Tell sagas that their money is there, and how much. Called when it is recorded, in that transaction."""
     outbox.signal_workflows(
         [
             (

@@ -8,7 +8,7 @@ importing a statement writes it there; this gateway only adds it up.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from django.db import connection, transaction
 from django.db.models import QuerySet
@@ -25,6 +25,7 @@ from payments.gateways.base import (
     RemotePayment,
     RemoteStatus,
     WebhookRejected,
+    one_by_one,
 )
 from payments.models import OutgoingTransfer, PaymentEvent, Receivable
 from payments.references import creditor_reference
@@ -125,13 +126,16 @@ class BankTransferGateway:
             raise _unknown(payment_reference)
         return _view(row)
 
+    def statuses(self, payment_references: Sequence[str]) -> Mapping[str, RemotePayment]:
+        return one_by_one(self, payment_references)
+
     @transaction.atomic
     def find(self, idempotency_key: str) -> RemotePayment | None:
         _one_at_a_time(idempotency_key)  # so that None does not mean “not committed yet”
         row = Receivable.objects.filter(idempotency_key=idempotency_key).first()
         return _view(row) if row else None
 
-    def changes(self, cursor: str, limit: int = 500) -> ChangesPage:
+    def changes(self, cursor: str, limit: int = 500, *, overlap: bool = False) -> ChangesPage:
         return ChangesPage((), cursor, more=False)
 
     def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> tuple[GatewayEvent, ...]:

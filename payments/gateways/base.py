@@ -11,7 +11,7 @@ three errors, which differ in what may be done next:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -134,6 +134,7 @@ class Capabilities:
     `remote`: its calls leave this process (so they run as normal activities, never inside a transaction).
     `change_feed`: `changes` works. `partial_capture`, `partial_refund`: amounts below the whole are taken.
     `webhooks`: the provider sends them, and `parse_webhook` takes them.
+    `batch_status`: `statuses` is one call, however many it asks for.
     `received_on_our_account`: the customer's money comes to the shop's own account, so a void does not send
     back what has come in.
     """
@@ -144,6 +145,7 @@ class Capabilities:
     partial_refund: bool
     webhooks: bool = True
     received_on_our_account: bool = False
+    batch_status: bool = False
 
 
 class Gateway(Protocol):
@@ -167,14 +169,24 @@ class Gateway(Protocol):
     def status(self, payment_reference: str) -> RemotePayment:
         """The payment as the provider sees it now. `GatewayRefused` (code `not_found`) if it knows none."""
 
+    def statuses(self, payment_references: Sequence[str]) -> Mapping[str, RemotePayment]:
+        """The same for up to 100 payments, by reference. Those that the provider does not know are left out.
+
+        Without `batch_status` each is asked for in turn (`one_by_one`), and the last ones may be left out.
+        """
+
     def find(self, idempotency_key: str) -> RemotePayment | None:
         """The payment opened by `authorize` with this key, or None if that call never took effect.
 
         Raises `GatewayUnavailable` while that call is still in flight at the provider, so None is final.
         """
 
-    def changes(self, cursor: str, limit: int = 500) -> ChangesPage:
-        """What happened after `cursor`; the empty cursor starts at the beginning."""
+    def changes(self, cursor: str, limit: int = 500, *, overlap: bool = False) -> ChangesPage:
+        """What happened after `cursor`; the empty cursor starts at the beginning.
+
+        With `overlap`, for the first page of a run, it begins as far before the cursor as this provider may
+        still show events late.
+        """
 
     def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> tuple[GatewayEvent, ...]:
         """Verify a webhook's signature over the raw body and its timestamp; its events.
@@ -209,3 +221,30 @@ class GatewayMisconfigured(GatewayError):
 
 class WebhookRejected(GatewayError):
     """A webhook that is forged, stale, malformed, or for nobody."""
+
+
+FAILURES_IN_A_ROW = 3
+
+
+def one_by_one(gateway: Gateway, payment_references: Sequence[str]) -> dict[str, RemotePayment]:
+    """`Gateway.statuses` for a provider that can only be asked for one payment at a time.
+
+    One payment that it refuses, or gives no answer for, does not keep us from the others. Where it seems to
+    be down, or wants us to wait, the rest is left out; `GatewayUnavailable` if that leaves nothing.
+    """
+    found: dict[str, RemotePayment] = {}
+    in_a_row = 0
+    for reference in payment_references:
+        try:
+            found[reference] = gateway.status(reference)
+        except GatewayRefused:
+            continue
+        except GatewayUnavailable as error:
+            in_a_row += 1
+            if error.retry_after is None and in_a_row < FAILURES_IN_A_ROW:
+                continue
+            if found:
+                break
+            raise
+        in_a_row = 0
+    return found

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -42,6 +42,7 @@ from payments.gateways.base import (
     RemotePayment,
     RemoteStatus,
     WebhookRejected,
+    one_by_one,
 )
 from shop.kernel.money import Money, decimals
 
@@ -186,6 +187,9 @@ class StripeGateway:
         with _in_our_words():
             return _payment(seen)
 
+    def statuses(self, payment_references: Sequence[str]) -> Mapping[str, RemotePayment]:
+        return one_by_one(self, payment_references)
+
     def find(self, idempotency_key: str) -> RemotePayment | None:
         """The payment opened by `authorize` with this key, or None.
 
@@ -205,13 +209,15 @@ class StripeGateway:
                 return self.status(intent.id)
             return None
 
-    def changes(self, cursor: str, limit: int = 500) -> ChangesPage:
+    def changes(self, cursor: str, limit: int = 500, *, overlap: bool = False) -> ChangesPage:
         """Events of the last 30 days (Stripe keeps no more), at most 100 a page.
 
-        A cursor is the last event that has settled and, between the pages of one run, the last one read: the
-        next run begins at the former, so events of the last minutes come again.
+        A cursor is the last event that has settled and, between the pages of one run, the last one read: a
+        run begins at the former, so events of the last minutes come again.
         """
         settled, _, read = cursor.partition(" ")
+        if overlap:
+            read = ""
         with _in_our_words():
             events, more = _events_after(read or settled, min(limit, PAGE))
             long_ago = time.time() - EVENTS_SETTLE_S

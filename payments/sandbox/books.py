@@ -148,6 +148,12 @@ class Books:
             )
         return self._with_events(rows.fetchall())
 
+    def named(self, psp_references: list[str]) -> list[Payment]:
+        """Those of them that there are."""
+        marks = ", ".join("?" * len(psp_references))
+        rows = self.db.execute(f"SELECT * FROM payments WHERE psp_reference IN ({marks})", psp_references)
+        return self._with_events(rows.fetchall())
+
     def newest(self, limit: int) -> list[Payment]:
         rows = self.db.execute("SELECT * FROM payments ORDER BY seq DESC LIMIT ?", [limit])
         return self._with_events(rows.fetchall())

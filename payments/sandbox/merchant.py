@@ -173,12 +173,18 @@ class MerchantApi:
         return await self.read(request, "status", lambda: self.books.payment(psp).as_json())
 
     async def list_payments(self, request: Request) -> Response:
-        """One payment by `idempotency_key`, or a page of those after a cursor, of one order or of all."""
+        """One payment by `idempotency_key`, some by `psp_reference`, or a page of those after a cursor.
+
+        Unknown references are left out. A page is of one order or of all.
+        """
 
         def look() -> Body:
             key = request.query_params.get("idempotency_key")
             if key is not None:
                 return self.books.payment(self.answers.subject(key, "pay_")).as_json()
+            named = reading.references(request)
+            if named:
+                return {"payments": [payment.as_json() for payment in self.books.named(named)]}
             after, limit = reading.cursor(request, "after"), reading.page_limit(request)
             found = self.books.payments(after, limit + 1, request.query_params.get("merchant_reference"))
             page = found[:limit]

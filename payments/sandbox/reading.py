@@ -18,6 +18,7 @@ LONGEST_TEXT = 255
 LARGEST_AMOUNT = 10**15
 DEFAULT_PAGE = 100
 LARGEST_PAGE = 1000
+MOST_REFERENCES = 100
 
 
 async def raw_body(request: Request) -> bytes:
@@ -86,6 +87,16 @@ def seconds(body: dict[str, Any], field: str, default: float, highest: float) ->
     if not is_number or not 0 < value <= highest:
         raise invalid(field, f"“{field}” must be a number of seconds above 0, at most {highest:.0f}.")
     return float(value)
+
+
+def references(request: Request) -> list[str]:
+    """The payments that are asked for by name."""
+    given = request.query_params.getlist("psp_reference")
+    if len(given) > MOST_REFERENCES:
+        raise invalid(
+            "psp_reference", f"At most {MOST_REFERENCES} payments can be asked for at once, not {len(given)}."
+        )
+    return given
 
 
 def page_limit(request: Request) -> int:

@@ -1,16 +1,18 @@
-"""Writing payments down. Every way in which news of money arrives ends in `record`."""
+"""Writing payments down. Every way in which news of money arrives ends in `record_many`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 
 from django.db import transaction
 from django.utils import timezone
 
+from payments import ledger
 from payments.gateways.base import EventOutcome, EventType, GatewayEvent, RemotePayment
 from payments.ledger import Totals
 from payments.models import Payment, PaymentEvent, ReviewItem, WebhookDelivery
-from payments.signals import payment_failed, payment_received
+from payments.signals import payments_failed, payments_received
 from shop.kernel.money import Money
 
 
@@ -31,28 +33,41 @@ def open_payment(
     return payment
 
 
-@transaction.atomic
 def absorb(payment: Payment, remote: RemotePayment, source: str) -> Payment:
     """Take over the provider's view: its reference, how long the authorization lasts, and all its events.
 
     Webhooks that came before their payment's reference was known are processed now.
     """
-    payment = Payment.objects.select_for_update().get(pk=payment.pk)
-    payment.reference = remote.payment_reference
-    payment.authorized_until = remote.authorized_until
-    payment.instructions = dict(remote.instructions)
-    payment.save(update_fields=["reference", "authorized_until", "instructions"])
-    record(payment, remote.events, source)
-    waiting = WebhookDelivery.objects.filter(
-        gateway=payment.gateway, payment_reference=payment.reference, state=WebhookDelivery.State.WAITING
-    )
-    for delivery in waiting:
-        record(payment, map(GatewayEvent.from_json, delivery.events), source="webhook")
-        delivery.processed()
-    return payment
+    (absorbed,) = absorb_many([(payment, remote)], source)
+    return absorbed
 
 
 @transaction.atomic
+def absorb_many(seen: Sequence[tuple[Payment, RemotePayment]], source: str) -> list[Payment]:
+    """The same for many, each once; in a constant number of queries."""
+    locked = _locked(payment for payment, _ in seen)
+    views = [(locked[payment.pk], remote) for payment, remote in seen]
+    for payment, remote in views:
+        payment.reference = remote.payment_reference
+        payment.authorized_until = remote.authorized_until
+        payment.instructions = dict(remote.instructions)
+    payments = [payment for payment, _ in views]
+    Payment.objects.bulk_update(payments, ["reference", "authorized_until", "instructions"])
+    record_many([(payment, remote.events) for payment, remote in views], source)
+    by_reference = {(payment.gateway, payment.reference): payment for payment in payments}
+    waiting = WebhookDelivery.objects.filter(
+        gateway__in={gateway for gateway, _ in by_reference},
+        payment_reference__in={reference for _, reference in by_reference},
+        state=WebhookDelivery.State.WAITING,
+    )
+    for delivery in waiting:
+        waited_for = by_reference.get((delivery.gateway, delivery.payment_reference))
+        if waited_for is not None:
+            record(waited_for, map(GatewayEvent.from_json, delivery.events), source="webhook")
+            delivery.processed()
+    return payments
+
+
 def record(
     payment: Payment, events: Iterable[GatewayEvent], source: str, actor: str = ""
 ) -> list[PaymentEvent]:
@@ -61,22 +76,72 @@ def record(
     `source` is `call`, `webhook`, `check` or `staff`. Locks the payment row: callers that also lock a saga
     lock the saga first.
     """
-    Payment.objects.select_for_update().get(pk=payment.pk)
-    new = [row for event in events if (row := _write(payment, event, source, actor))]
-    types = {(row.type, row.outcome) for row in new}
-    if (EventType.RECEIPT, EventOutcome.SUCCEEDED) in types:
-        new_money = sum(
-            row.amount
-            for row in new
-            if (row.type, row.outcome) == (EventType.RECEIPT, EventOutcome.SUCCEEDED)
-        )
-        totals = payment.totals()
-        close_what_is_complete([(payment, totals)])
-        payment_received.send(Payment, payment=payment, totals=totals, new=new_money)
-    for row in new:
-        if row.type == EventType.AUTHORIZATION and row.outcome == EventOutcome.FAILED:
-            payment_failed.send(Payment, payment=payment, detail=row.detail or "The payment was declined.")
+    return record_many([(payment, events)], source, actor)
+
+
+@transaction.atomic
+def record_many(
+    told: Iterable[tuple[Payment, Iterable[GatewayEvent]]], source: str, actor: str = ""
+) -> list[PaymentEvent]:
+    """The same for many payments, in a constant number of queries. Locks them in the order of their keys."""
+    told = [(payment, list(events)) for payment, events in told]
+    _locked(payment for payment, _ in told)
+    rows: dict[tuple[str, str, str], PaymentEvent] = {}
+    wrong_currency = []
+    for payment, events in told:
+        for event in events:
+            if event.money.currency == payment.currency:
+                row = _row(payment, event, source, actor)
+                rows.setdefault((row.gateway, row.psp_reference, row.type), row)
+            else:
+                wrong_currency.append(_wrong_currency(payment, event))
+    known = set(
+        PaymentEvent.objects.filter(
+            gateway__in={gateway for gateway, _, _ in rows},
+            psp_reference__in={reference for _, reference, _ in rows},
+        ).values_list("gateway", "psp_reference", "type")
+    )
+    new = PaymentEvent.objects.bulk_create(row for key, row in rows.items() if key not in known)
+    ReviewItem.objects.bulk_create(wrong_currency, ignore_conflicts=True)
+    _announce(new)
     return new
+
+
+def _locked(payments: Iterable[Payment]) -> dict[int, Payment]:
+    """As they are now, by key. Everyone who locks several does so in this order."""
+    keys = {payment.pk for payment in payments}
+    return {
+        found.pk: found for found in Payment.objects.select_for_update().filter(pk__in=keys).order_by("pk")
+    }
+
+
+def _announce(new: Sequence[PaymentEvent]) -> None:
+    money: dict[int, int] = defaultdict(int)
+    failed: dict[int, tuple[Payment, str]] = {}
+    payments = {row.payment_id: row.payment for row in new}
+    for row in new:
+        match row.type, row.outcome:
+            case EventType.RECEIPT, EventOutcome.SUCCEEDED:
+                money[row.payment_id] += row.amount
+            case EventType.AUTHORIZATION, EventOutcome.FAILED:
+                failed[row.payment_id] = (row.payment, row.detail or "The payment was declined.")
+    if money:
+        totals = totals_of(payments[pk] for pk in money)
+        received = [(payments[pk], totals[pk]) for pk in money]
+        close_what_is_complete(received)
+        payments_received.send(Payment, received=received, new=money)
+    if failed:
+        payments_failed.send(Payment, failed=list(failed.values()))
+
+
+def totals_of(payments: Iterable[Payment]) -> dict[int, Totals]:
+    """The totals of many payments, by their keys, in one query."""
+    events: dict[int, list[PaymentEvent]] = {payment.pk: [] for payment in payments}
+    for event in PaymentEvent.objects.filter(payment__in=events).only(
+        "payment_id", "type", "outcome", "amount"
+    ):
+        events[event.payment_id].append(event)
+    return {pk: ledger.totals(found) for pk, found in events.items()}
 
 
 def close_what_is_complete(received: Iterable[tuple[Payment, Totals]]) -> None:
@@ -93,37 +158,33 @@ def close_what_is_complete(received: Iterable[tuple[Payment, Totals]]) -> None:
         )
 
 
-def _write(payment: Payment, event: GatewayEvent, source: str, actor: str) -> PaymentEvent | None:
-    if event.money.currency != payment.currency:
-        ReviewItem.objects.get_or_create(
-            key=f"{payment.gateway}:{event.type}:{event.psp_reference}",
-            defaults={
-                "reason": ReviewItem.Reason.WRONG_CURRENCY,
-                "merchant_reference": payment.merchant_reference,
-                "payment": payment,
-                "amount": event.money.amount,
-                "currency": event.money.currency,
-                "detail": f"{event.money} came for a payment in {payment.currency}; it is not counted.",
-            },
-        )
-        return None
-    row, created = PaymentEvent.objects.get_or_create(
+def _row(payment: Payment, event: GatewayEvent, source: str, actor: str) -> PaymentEvent:
+    return PaymentEvent(
+        payment=payment,
         gateway=payment.gateway,
         psp_reference=event.psp_reference,
         type=event.type.value,
-        defaults={
-            "payment": payment,
-            "outcome": event.outcome.value,
-            "amount": event.money.amount,
-            "currency": event.money.currency,
-            "occurred_at": event.occurred_at,
-            "source": source,
-            "raw_id": event.raw_id,
-            "actor": actor,
-            "detail": event.detail,
-        },
+        outcome=event.outcome.value,
+        amount=event.money.amount,
+        currency=event.money.currency,
+        occurred_at=event.occurred_at,
+        source=source,
+        raw_id=event.raw_id,
+        actor=actor,
+        detail=event.detail,
     )
-    return row if created else None
+
+
+def _wrong_currency(payment: Payment, event: GatewayEvent) -> ReviewItem:
+    return ReviewItem(
+        key=f"{payment.gateway}:{event.type}:{event.psp_reference}",
+        reason=ReviewItem.Reason.WRONG_CURRENCY,
+        merchant_reference=payment.merchant_reference,
+        payment=payment,
+        amount=event.money.amount,
+        currency=event.money.currency,
+        detail=f"{event.money} came for a payment in {payment.currency}; it is not counted.",
+    )
 
 
 @transaction.atomic

@@ -1,0 +1,82 @@
+"""How far the news of each gateway have been read, and the runs that read them."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import ClassVar
+
+from django.db import models
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+
+class ChangeCursor(models.Model):
+    """Where the next page of a gateway's change feed begins: all that came before it is in the books."""
+
+    gateway = models.CharField(_("gateway"), max_length=30, primary_key=True)
+    cursor = models.TextField(_("cursor"), blank=True, default="")
+    moved_at = models.DateTimeField(_("moved"), auto_now=True)
+
+    class Meta:
+        verbose_name = _("change cursor")
+        verbose_name_plural = _("change cursors")
+
+    def __str__(self) -> str:
+        return self.gateway
+
+
+class BatchRun(models.Model):
+    """One run of `BatchPaymentCheckWorkflow`: when, and what it found (`payments.workflows.types.Tally`).
+
+    `seen_at` is when it was last heard of. One that is silent for `SILENT_FOR` and has not finished has died.
+    """
+
+    # A run reports with every ten pages, each of which is given up after a few minutes.
+    SILENT_FOR = timedelta(hours=2)
+
+    class State(models.TextChoices):
+        RUNNING = "running", _("running")
+        FINISHED = "finished", _("finished")
+        INCOMPLETE = "incomplete", _("a gateway stayed away")
+        DIED = "died", _("died")
+
+    workflow_id = models.CharField(_("workflow"), max_length=200)
+    run_id = models.CharField(_("first run"), max_length=36)
+    gateways = models.JSONField(_("gateways"), default=list)
+    started_at = models.DateTimeField(_("started"))
+    seen_at = models.DateTimeField(_("last heard of"), auto_now=True)
+    finished_at = models.DateTimeField(_("finished"), null=True, blank=True)
+    total_checked = models.PositiveIntegerField(_("checked"), default=0)
+    paid = models.PositiveIntegerField(_("paid"), default=0)
+    pending = models.PositiveIntegerField(_("pending"), default=0)
+    failed = models.PositiveIntegerField(_("failed"), default=0)
+    timeout = models.PositiveIntegerField(_("authorization lapsed"), default=0)
+    provider_calls = models.PositiveIntegerField(_("calls"), default=0)
+    # Why, by gateway, in a sentence.
+    unavailable = models.JSONField(_("stayed away"), default=dict, blank=True)
+
+    class Meta:
+        verbose_name = _("batch check")
+        verbose_name_plural = _("batch checks")
+        ordering: ClassVar = ["-id"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["workflow_id", "run_id"], name="batch_run_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.workflow_id}, {self.started_at:%Y-%m-%d %H:%M} UTC"
+
+    @property
+    def state(self) -> State:
+        if self.finished_at is not None:
+            return self.State.INCOMPLETE if self.unavailable else self.State.FINISHED
+        return self.State.DIED if self.seen_at < self.silent_since() else self.State.RUNNING
+
+    @classmethod
+    def silent_since(cls) -> datetime:
+        """Who was last heard of before has died."""
+        return timezone.now() - cls.SILENT_FOR
+
+    @property
+    def duration(self) -> timedelta | None:
+        return self.finished_at - self.started_at if self.finished_at else None
