@@ -126,7 +126,7 @@ class BankTransferGateway:
             raise _unknown(payment_reference)
         return _view(row)
 
-    def statuses(self, payment_references: Sequence[str]) -> Mapping[str, RemotePayment]:
+    def statuses(self, payment_references: Sequence[str]) -> Mapping[str, RemotePayment | None]:
         return one_by_one(self, payment_references)
 
     @transaction.atomic

@@ -169,10 +169,10 @@ class Gateway(Protocol):
     def status(self, payment_reference: str) -> RemotePayment:
         """The payment as the provider sees it now. `GatewayRefused` (code `not_found`) if it knows none."""
 
-    def statuses(self, payment_references: Sequence[str]) -> Mapping[str, RemotePayment]:
-        """The same for up to 100 payments, by reference. Those that the provider does not know are left out.
+    def statuses(self, payment_references: Sequence[str]) -> Mapping[str, RemotePayment | None]:
+        """The same for up to 100 payments, by reference; None for one that the provider does not know.
 
-        Without `batch_status` each is asked for in turn (`one_by_one`), and the last ones may be left out.
+        Without `batch_status` they are asked for in turn (`one_by_one`), and the last ones may be left out.
         """
 
     def find(self, idempotency_key: str) -> RemotePayment | None:
@@ -226,25 +226,26 @@ class WebhookRejected(GatewayError):
 FAILURES_IN_A_ROW = 3
 
 
-def one_by_one(gateway: Gateway, payment_references: Sequence[str]) -> dict[str, RemotePayment]:
+def one_by_one(gateway: Gateway, payment_references: Sequence[str]) -> dict[str, RemotePayment | None]:
     """`Gateway.statuses` for a provider that can only be asked for one payment at a time.
 
     One payment that it refuses, or gives no answer for, does not keep us from the others. Where it seems to
     be down, or wants us to wait, the rest is left out; `GatewayUnavailable` if that leaves nothing.
     """
-    found: dict[str, RemotePayment] = {}
-    in_a_row = 0
+    found: dict[str, RemotePayment | None] = {}
+    missed: dict[str, GatewayUnavailable] = {}
     for reference in payment_references:
         try:
-            found[reference] = gateway.status(reference)
+            answer = gateway.status(reference)
         except GatewayRefused:
-            continue
+            answer = None
         except GatewayUnavailable as error:
-            in_a_row += 1
-            if error.retry_after is None and in_a_row < FAILURES_IN_A_ROW:
-                continue
-            if found:
+            missed[reference] = error
+            if error.retry_after is not None or len(missed) == FAILURES_IN_A_ROW:
                 break
-            raise
-        in_a_row = 0
+            continue
+        found |= dict.fromkeys(missed) | {reference: answer}
+        missed.clear()
+    if missed and not found:
+        raise list(missed.values())[-1]
     return found

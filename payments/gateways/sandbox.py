@@ -142,7 +142,7 @@ class SandboxGateway:
     def status(self, payment_reference: str) -> RemotePayment:
         return _payment(call("GET", _path(payment_reference)))
 
-    def statuses(self, payment_references: Sequence[str]) -> Mapping[str, RemotePayment]:
+    def statuses(self, payment_references: Sequence[str]) -> Mapping[str, RemotePayment | None]:
         if not payment_references:
             return {}
         answer = call("GET", "/payments", params={"psp_reference": list(payment_references)})
@@ -150,7 +150,9 @@ class SandboxGateway:
             payments = [_payment(payment) for payment in answer["payments"]]
         except (KeyError, TypeError) as error:
             raise _not_understood(error) from error
-        return {payment.payment_reference: payment for payment in payments}
+        return dict.fromkeys(payment_references) | {
+            payment.payment_reference: payment for payment in payments
+        }
 
     def find(self, idempotency_key: str) -> RemotePayment | None:
         try:

@@ -187,7 +187,7 @@ class StripeGateway:
         with _in_our_words():
             return _payment(seen)
 
-    def statuses(self, payment_references: Sequence[str]) -> Mapping[str, RemotePayment]:
+    def statuses(self, payment_references: Sequence[str]) -> Mapping[str, RemotePayment | None]:
         return one_by_one(self, payment_references)
 
     def find(self, idempotency_key: str) -> RemotePayment | None:

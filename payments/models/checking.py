@@ -56,8 +56,8 @@ class BatchRun(models.Model):
     unavailable = models.JSONField(_("stayed away"), default=dict, blank=True)
 
     class Meta:
-        verbose_name = _("batch check")
-        verbose_name_plural = _("batch checks")
+        verbose_name = _("batch payment check")
+        verbose_name_plural = _("batch payment checks")
         ordering: ClassVar = ["-id"]
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["workflow_id", "run_id"], name="batch_run_once"),

@@ -34,7 +34,7 @@ A = TypeVar("A")
 TIMEOUT = "timeout"
 
 CALLS = Metric(
-    "vorkasse_payment_check_calls", "Calls to providers by payment checks.", ["gateway", "outcome"]
+    "vorkasse_payment_check_calls", "Questions to providers by payment checks.", ["gateway", "outcome"]
 )
 CHECKED = Metric("vorkasse_payments_checked", "Payments that checks had news of.", ["gateway", "found"])
 
@@ -106,21 +106,19 @@ def pending_orders(gateway_name: str, after: int = 0, limit: int = MOST_ORDERS) 
 def check_pending_page(gateway_name: str, after: int = 0) -> PageChecked:
     """Ask for the next `MOST_ORDERS` orders that wait, and write what the gateway says. Raises `GatewayError`.
 
-    It may stop short, at the last one that the gateway gave an answer for; the next page begins there.
+    It may stop short, where the gateway gives no more answers; the next page begins there.
     """
     provider = gateway(gateway_name)
     waiting = _waiting(gateway_name, after, MOST_ORDERS)
     if not waiting:
         return PageChecked(Tally(), more=False)
     answers = _statuses(provider, waiting)
-    reached = [n for n, payment in enumerate(waiting, start=1) if payment.reference in answers]
-    asked = waiting[: reached[-1]] if reached else waiting
+    asked = [payment for payment in waiting if payment.reference in answers]
     absorbed = _absorb(asked, answers)
     checked = _found(absorbed.get(payment.pk, payment) for payment in asked)
     _count(gateway_name, checked)
-    calls = 1 if provider.capabilities.batch_status else len(asked)
     more = len(waiting) == MOST_ORDERS or len(asked) < len(waiting)
-    return PageChecked(_tally(checked, calls), more, asked[-1].pk)
+    return PageChecked(_tally(checked, _calls(provider, len(asked))), more, asked[-1].pk)
 
 
 def _waiting(gateway_name: str, after: int, limit: int) -> list[Payment]:
@@ -163,12 +161,22 @@ def check_orders(order_numbers: Sequence[str]) -> dict[str, PaymentState]:
     return answer
 
 
-def _statuses(provider: Gateway, payments: Sequence[Payment]) -> Mapping[str, RemotePayment]:
-    references = [payment.reference for payment in payments]
-    answers = _call(provider.name, lambda: provider.statuses(references))
-    if len(answers) < len(references):
-        log.warning("%s gave no answer for %d payments.", provider.name, len(references) - len(answers))
+def _statuses(provider: Gateway, payments: Sequence[Payment]) -> Mapping[str, RemotePayment | None]:
+    answers = _call(provider.name, lambda: provider.statuses([payment.reference for payment in payments]))
+    unknown_there = [reference for reference, remote in answers.items() if remote is None]
+    if unknown_there:
+        log.warning(
+            "%s gave no answer for %d payments, such as %s.",
+            provider.name,
+            len(unknown_there),
+            unknown_there[0],
+        )
     return answers
+
+
+def _calls(provider: Gateway, payments: int) -> int:
+    """How many calls it takes to ask for that many payments."""
+    return 1 if provider.capabilities.batch_status else payments
 
 
 def _call(gateway_name: str, ask: Callable[[], A]) -> A:
@@ -181,8 +189,8 @@ def _call(gateway_name: str, ask: Callable[[], A]) -> A:
     return answer
 
 
-def _absorb(asked: Sequence[Payment], answers: Mapping[str, RemotePayment]) -> dict[int, Payment]:
-    seen = [(payment, answers[payment.reference]) for payment in asked if payment.reference in answers]
+def _absorb(asked: Sequence[Payment], answers: Mapping[str, RemotePayment | None]) -> dict[int, Payment]:
+    seen = [(payment, remote) for payment in asked if (remote := answers.get(payment.reference))]
     return {payment.pk: payment for payment in absorb_many(seen, "check")}
 
 

@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from orders.models import ApiKey, DeadLetter, Mail, OrderEvent, Product, Saga, SagaStep
 from orders.services import api_keys, mails
-from payments.models import Payment, PaymentEvent, ReviewItem, WebhookDelivery
+from payments.models import BatchRun, Payment, PaymentEvent, ReviewItem, WebhookDelivery
 from shop.kernel.models import OutboxMessage
 from shop.roles import ROLES
 from tests import factories
@@ -75,6 +75,7 @@ def books() -> list[Model]:
         payment,
         review_item(),
         webhook,
+        BatchRun.objects.create(workflow_id="w", run_id="r", started_at=timezone.now(), gateways=["sandbox"]),
         Mail.objects.get(),
         OutboxMessage.objects.get(),
     ]

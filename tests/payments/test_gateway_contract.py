@@ -850,6 +850,34 @@ def test_changes_go_on_after_their_cursor(provider: Provider, gateway: Gateway) 
     assert EventType.RECEIPT in {e.type for e in events if e.payment_reference == reference}
 
 
+def test_many_payments_are_asked_for_at_once(provider: Provider, gateway: Gateway) -> None:
+    unpaid, paid_one = opened(gateway).reference, paid(provider)
+    assert gateway.statuses([unpaid, "nobody's", paid_one]) == {
+        unpaid: gateway.status(unpaid),
+        "nobody's": None,
+        paid_one: gateway.status(paid_one),
+    }
+    assert gateway.statuses([]) == {}
+
+
+@needs("batch_status")
+def test_a_hundred_payments_are_the_most_at_once(provider: Provider, gateway: Gateway) -> None:
+    references = [f"nobody's-{n}" for n in range(101)]
+    assert len(gateway.statuses(references[:100])) == 100
+    with pytest.raises(GatewayRefused, match="100"):
+        gateway.statuses(references)
+
+
+@needs("change_feed")
+def test_a_run_that_overlaps_begins_no_later_than_its_cursor(provider: Provider, gateway: Gateway) -> None:
+    _, cursor = all_changes(gateway)
+    reference = paid(provider)
+    page = gateway.changes(cursor, overlap=True)
+    read = [*page.events, *(all_changes(gateway, page.cursor)[0] if page.more else [])]
+    assert {e.psp_reference for e in all_changes(gateway, cursor)[0]} <= {e.psp_reference for e in read}
+    assert EventType.RECEIPT in {e.type for e in read if e.payment_reference == reference}
+
+
 @needs("remote")
 def test_a_wrong_key_or_address_is_a_matter_for_a_person(
     provider: Provider, gateway: Gateway, settings: Settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -10,14 +11,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
 from django.db import connection
 from django.utils import timezone
+from temporalio.client import Client, WorkflowHandle
 
 from orders.models import DeadLetter, Mail, Order, Product, Saga, SagaStep
 from orders.services import lifecycle
+from payments.models import BatchRun, ChangeCursor, Payment, PaymentEvent
+from shop.kernel.dispatcher import own_connection
+from shop.kernel.models import OutboxMessage
 from shop.up import ports
 from tests import factories
 from tests.payments.sandbox_process import SandboxProcess
@@ -134,6 +140,59 @@ def test_worker_killed_again_and_again_loses_nothing_and_does_nothing_twice(
     assert set(mails.values()) == {1}
     # A mail is lost at most where the worker died between sending it and writing so down, and then it says so.
     assert not Mail.objects.filter(state__in=("queued", "failed")).exists()
+
+
+@database
+def test_worker_killed_in_the_middle_of_a_page_loses_nothing_and_repeats_nothing(
+    start_worker: Callable[..., WorkerUnderTest], provider: SandboxProcess, temporal_server: str
+) -> None:
+    factories.product(on_hand=20)
+    orders = [factories.place(("TEA", 1)) for _ in range(5)]
+    worker = start_worker()
+    wait_until(lambda: Saga.objects.filter(status="waiting").count() == 5)
+    payments = list(Payment.objects.order_by("pk"))
+    with provider.client() as customer:
+        for payment in payments:
+            customer.post(f"/customer/{payment.reference}/pay", json={}).raise_for_status()
+
+    async def check(number: int) -> WorkflowHandle[Any, Any]:
+        client = await Client.connect(temporal_server)
+        return await client.start_workflow(
+            "BatchPaymentCheckWorkflow", {}, id=f"payment-batch-killed-{number}", task_queue="payment-checks"
+        )
+
+    async def result(handle: WorkflowHandle[Any, Any]) -> dict[str, Any]:
+        client = await Client.connect(temporal_server)
+        found: dict[str, Any] = await client.get_workflow_handle(handle.id).result()
+        return found
+
+    with own_connection() as other:
+        other.execute("SELECT 1 FROM payments_payment WHERE id = %s FOR UPDATE", [payments[-1].pk])
+        first = asyncio.run(check(1))
+        wait_until(_someone_waits_for_a_lock)  # the page is read, and about to be written
+        worker.kill()
+        other.rollback()
+    assert not PaymentEvent.objects.filter(type="receipt").exists()
+    assert ChangeCursor.objects.get().cursor == ""
+
+    start_worker()
+    second = asyncio.run(
+        check(2)
+    )  # the next hour's, while the engine still waits for the one that was killed
+    results = [asyncio.run(result(handle)) for handle in (second, first)]
+    assert [found["paid"] for found in results] == [5, 0]
+    assert [run.state for run in BatchRun.objects.order_by("id")] == ["finished", "finished"]
+    wait_until(lambda: Order.objects.filter(status="completed").count() == 5)
+    for order in orders:
+        payment = Payment.objects.get(merchant_reference=order.number)
+        assert payment.totals().received == payment.totals().captured == order.total
+    assert OutboxMessage.objects.filter(name="confirm_payment").count() == 5
+
+
+def _someone_waits_for_a_lock() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        return cursor.fetchone() is not None
 
 
 @database
