@@ -57,7 +57,8 @@ class BatchRunAdmin(LookOnlyAdmin):
                 "fields": ("total_checked", "paid", "pending", "failed", "timeout", "provider_calls"),
                 "description": _(
                     "Of a gateway that tells what has changed, these are the payments of which something new "
-                    "was told; of another, all that wait. Payments that a webhook told of before do not count."
+                    "was told: what a webhook told of before does not count. Of another, they are all that wait. "
+                    "Lapsed are those whose authorization ended before they were paid."
                 ),
             },
         ),
@@ -75,7 +76,7 @@ class BatchRunAdmin(LookOnlyAdmin):
 
     @admin.display(description=_("took"))
     def took(self, run: BatchRun) -> str:
-        return f"{run.duration.total_seconds():.1f} s" if run.duration is not None else "–"
+        return f"{run.duration.total_seconds():.1f}\N{NO-BREAK SPACE}s" if run.duration is not None else "–"
 
     @admin.display(description=_("gateways"))
     def checked_gateways(self, run: BatchRun) -> str:

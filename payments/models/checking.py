@@ -37,7 +37,7 @@ class BatchRun(models.Model):
     class State(models.TextChoices):
         RUNNING = "running", _("running")
         FINISHED = "finished", _("finished")
-        INCOMPLETE = "incomplete", _("a gateway stayed away")
+        INCOMPLETE = "incomplete", _("incomplete")
         DIED = "died", _("died")
 
     workflow_id = models.CharField(_("workflow"), max_length=200)
@@ -50,7 +50,7 @@ class BatchRun(models.Model):
     paid = models.PositiveIntegerField(_("paid"), default=0)
     pending = models.PositiveIntegerField(_("pending"), default=0)
     failed = models.PositiveIntegerField(_("failed"), default=0)
-    timeout = models.PositiveIntegerField(_("authorization lapsed"), default=0)
+    timeout = models.PositiveIntegerField(_("lapsed"), default=0)
     provider_calls = models.PositiveIntegerField(_("calls"), default=0)
     # Why, by gateway, in a sentence.
     unavailable = models.JSONField(_("stayed away"), default=dict, blank=True)
@@ -64,7 +64,7 @@ class BatchRun(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.workflow_id}, {self.started_at:%Y-%m-%d %H:%M} UTC"
+        return f"{self.started_at:%Y-%m-%d %H:%M} UTC"
 
     @property
     def state(self) -> State:
