@@ -6,10 +6,12 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from payments.gateways.base import GatewayMisconfigured, GatewayRefused
-from payments.services import refunding
+from payments.services import monitoring, refunding
+from payments.workflows.coordinator import MonitorsToLookAt
 from payments.workflows.refund import RefundFailure, RefundInput
 from shop.kernel.activities import orm_activity
 
@@ -35,4 +37,9 @@ def give_up_refund(failure: RefundFailure) -> None:
     refunding.give_up(failure.key, failure.error, refused=failure.refused)
 
 
-ALL: list[Callable[..., Any]] = [refund_requested_payment, give_up_refund]
+@activity.defn
+async def ended_monitors(monitors: MonitorsToLookAt) -> dict[str, str]:
+    return await monitoring.ended_monitors(activity.client(), monitors.order_numbers)
+
+
+ALL: list[Callable[..., Any]] = [refund_requested_payment, give_up_refund, ended_monitors]

@@ -34,6 +34,8 @@ from orders.workflows.mail import OrderMailWorkflow
 from orders.workflows.saga import OrderSagaWorkflow
 from payments import activities as payment_activities
 from payments.watching import Watcher
+from payments.workflows.coordinator import PaymentCheckCoordinator
+from payments.workflows.monitor import OrderPaymentMonitorWorkflow
 from payments.workflows.refund import RefundWorkflow
 from shop.kernel import temporal
 from shop.kernel.dispatcher import Dispatcher
@@ -42,7 +44,7 @@ log = logging.getLogger("shop.worker")
 
 WORKFLOWS: dict[str, list[type]] = {
     "orders": [OrderSagaWorkflow, CompensationRetryWorkflow, OrderMailWorkflow],
-    "payment-checks": [RefundWorkflow],
+    "payment-checks": [OrderPaymentMonitorWorkflow, PaymentCheckCoordinator, RefundWorkflow],
 }
 ACTIVITIES: dict[str, list[Callable[..., Any]]] = {
     "orders": activities.ALL,
