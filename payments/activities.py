@@ -7,10 +7,12 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from payments.gateways.base import GatewayMisconfigured, GatewayRefused
-from payments.services import batch_runs, checking, refunding
+from payments.services import batch_runs, checking, monitoring, refunding
+from payments.workflows.coordinator import MonitorsToLookAt
 from payments.workflows.refund import RefundFailure, RefundInput
 from payments.workflows.types import (
     BatchEnd,
@@ -92,6 +94,11 @@ def finish_payment_batch(end: BatchEnd) -> None:
     batch_runs.finish(end)
 
 
+@activity.defn
+async def ended_monitors(monitors: MonitorsToLookAt) -> dict[str, str]:
+    return await monitoring.ended_monitors(activity.client(), monitors.order_numbers)
+
+
 ALL: list[Callable[..., Any]] = [
     refund_requested_payment,
     give_up_refund,
@@ -101,4 +108,5 @@ ALL: list[Callable[..., Any]] = [
     get_pending_payment_orders,
     check_payments_batch,
     finish_payment_batch,
+    ended_monitors,
 ]

@@ -199,6 +199,8 @@ BANK_OTHER_IBANS: list[str] = env.list("BANK_OTHER_IBANS", default=[])
 STATEMENT_FOLDER: str = env.str("STATEMENT_FOLDER", default="")
 # Minor units; a payment may be this much short and be accepted as full. Beyond it takes a further permission.
 ACCEPT_DIFFERENCE: int = env.int("ACCEPT_DIFFERENCE", default=100)
+# Gateways whose payments are asked after one by one, hourly; the batch check sees to all the others.
+MONITORED_GATEWAYS: list[str] = env.list("MONITORED_GATEWAYS", default=[])
 WEBHOOK_MAX_BYTES = 256 * 1024
 
 # --- mail ------------------------------------------------------------------------------------------------

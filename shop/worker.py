@@ -35,6 +35,8 @@ from orders.workflows.saga import OrderSagaWorkflow
 from payments import activities as payment_activities
 from payments.watching import Watcher
 from payments.workflows.batch import BatchPaymentCheckWorkflow
+from payments.workflows.coordinator import PaymentCheckCoordinator
+from payments.workflows.monitor import OrderPaymentMonitorWorkflow
 from payments.workflows.refund import RefundWorkflow
 from shop.kernel import temporal
 from shop.kernel.dispatcher import Dispatcher
@@ -43,7 +45,12 @@ log = logging.getLogger("shop.worker")
 
 WORKFLOWS: dict[str, list[type]] = {
     "orders": [OrderSagaWorkflow, CompensationRetryWorkflow, OrderMailWorkflow],
-    "payment-checks": [RefundWorkflow, BatchPaymentCheckWorkflow],
+    "payment-checks": [
+        BatchPaymentCheckWorkflow,
+        OrderPaymentMonitorWorkflow,
+        PaymentCheckCoordinator,
+        RefundWorkflow,
+    ],
 }
 ACTIVITIES: dict[str, list[Callable[..., Any]]] = {
     "orders": activities.ALL,

@@ -11,7 +11,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from orders.models import Order, Saga
-from orders.services import lifecycle, tracking
+from orders.services import lifecycle, monitoring, tracking
 from payments.admin import refund_acts
 from payments.models import Payment
 from payments.services.refunding import RefundAsked, RefundRefused
@@ -228,6 +228,61 @@ class Extend(OrderAct):
         )
 
 
+# --- watch the payment -----------------------------------------------------------------------------------
+
+
+class Watch(OrderAct):
+    slug = "watch-payment"
+    label = "Watch payment"
+    permission = "orders.confirm_payment"
+    follows = (
+        "The provider is asked about this payment now and then every hour, beside the hourly check of all. It ends "
+        "when the payment is decided."
+    )
+
+    def applies(self, subject: Order) -> bool:
+        saga = latest_saga(subject)
+        return (
+            saga is not None and monitoring.can_be_watched(saga) and not monitoring.is_watched(subject, saga)
+        )
+
+    def why_not(self, subject: Order) -> str:
+        return monitoring.why_not_watch(subject, latest_saga(subject))
+
+    def will(self, subject: Order) -> str:
+        return "Its payment is asked after every hour."
+
+    def do(self, subject: Order, data: dict[str, Any], actor: str, seen: str) -> lifecycle.Acted:
+        return monitoring.watch(subject.number, actor, attempt=_attempt(seen))
+
+
+class StopWatchingForm(ActForm):
+    reason = ReasonField(label=_("Reason"), required=False)
+
+
+class StopWatching(OrderAct):
+    slug = "stop-watching"
+    label = "Stop watching"
+    permission = "orders.confirm_payment"
+    form = StopWatchingForm
+    follows = (
+        "The provider is asked no more for this order alone. Webhooks and the hourly check of all go on."
+    )
+
+    def applies(self, subject: Order) -> bool:
+        saga = latest_saga(subject)
+        return saga is not None and monitoring.is_watched(subject, saga)
+
+    def why_not(self, subject: Order) -> str:
+        return monitoring.why_not_stop_watching(subject, latest_saga(subject))
+
+    def will(self, subject: Order) -> str:
+        return "Its payment is no longer asked after on its own."
+
+    def do(self, subject: Order, data: dict[str, Any], actor: str, seen: str) -> lifecycle.Acted:
+        return monitoring.stop_watching(subject.number, actor, data["reason"], attempt=_attempt(seen))
+
+
 # --- enter a tracking number -----------------------------------------------------------------------------
 
 
@@ -289,4 +344,4 @@ class Refund(refund_acts.Refund):
         return super().do(subject, data, actor, seen)
 
 
-ORDER_ACTS = (Start(), Confirm(), Extend(), Cancel(), Refund(), EnterTracking())
+ORDER_ACTS = (Start(), Confirm(), Extend(), Cancel(), Refund(), Watch(), StopWatching(), EnterTracking())

@@ -23,6 +23,8 @@ class OrderEvent(models.Model):
         EXTEND = "extend", _("deadline extended")
         RETRY = "retry", _("dead letter retried")
         TRACKING = "tracking", _("tracking number entered")
+        WATCH = "watch", _("payment watched")
+        UNWATCH = "unwatch", _("payment no longer watched")
         NOTE = "note", _("note")
         LATE = "late", _("came too late")
 

@@ -117,7 +117,7 @@ def start(order_number: str, actor: str, reason: str = "", *, attempt: int | Non
 
     `attempt` is the one that the caller saw would start; a stale page then starts nothing.
     """
-    order, saga = _locked(order_number)
+    order, saga = locked(order_number)
     next_attempt = (saga.attempt if saga else 0) + 1
     if attempt is not None and attempt < next_attempt:
         return Acted(f"Attempt {attempt} was started before.", repeated=True)
@@ -137,8 +137,8 @@ def cancel(order_number: str, actor: str, reason: str, *, attempt: int | None = 
     """
     if not reason.strip():
         raise ActionRefused("Say why the order is cancelled.")
-    order, saga = _locked(order_number)
-    _check(_why_stale(saga, attempt))
+    order, saga = locked(order_number)
+    _check(why_stale(saga, attempt))
     if saga is None and order.status == Order.Status.PLACED:
         move_order(order, Order.Status.CANCELLED)
         _event(order, Kind.CANCEL, actor, reason, None)
@@ -177,13 +177,13 @@ def confirm_payment(
         raise ActionRefused("The amount must be more than zero.")
     if received_on > timezone.now().date() + timedelta(days=1):
         raise ActionRefused("The date is in the future.")
-    order, saga = _locked(order_number)
+    order, saga = locked(order_number)
     if amount.currency != order.currency:
         raise ActionRefused(f"The order is in {order.currency}, not in {amount.currency}.")
     receipt = f"{order.number}/bank/{bank_reference.strip()}" if bank_reference.strip() else f"form/{form_id}"
     if saga and saga.payment and saga.payment.events.filter(psp_reference=receipt).exists():
         return Acted("This payment was confirmed before; nothing was done again.", repeated=True)
-    _check(_why_stale(saga, attempt))
+    _check(why_stale(saga, attempt))
     _check(why_not_confirm(order, saga))
     assert saga is not None
     assert saga.payment is not None
@@ -231,12 +231,12 @@ def extend_deadline(
     order_number: str, actor: str, reason: str, deadline: datetime, *, attempt: int | None = None
 ) -> Acted:
     """Give the customer until `deadline` to pay."""
-    order, saga = _locked(order_number)
+    order, saga = locked(order_number)
     if saga is not None and saga.deadline == deadline:
         return Acted("The deadline is that one already.", repeated=True)
     if not reason.strip():
         raise ActionRefused("Say why the deadline is extended.")
-    _check(_why_stale(saga, attempt))
+    _check(why_stale(saga, attempt))
     _check(why_not_extend(order, saga))
     assert saga is not None
     assert saga.deadline is not None
@@ -313,7 +313,8 @@ def roll_back_orphan(saga_id: int, reason: str, found_run: str) -> bool:
 # --- pieces ----------------------------------------------------------------------------------------------
 
 
-def _locked(order_number: str) -> tuple[Order, Saga | None]:
+def locked(order_number: str) -> tuple[Order, Saga | None]:
+    """The order under its lock, and its latest attempt. Raises `ActionRefused` if there is no such order."""
     try:
         order = Order.objects.select_for_update().get(number=order_number)
     except Order.DoesNotExist:
@@ -329,7 +330,8 @@ def _check(why_not: str) -> None:
         raise ActionRefused(why_not)
 
 
-def _why_stale(saga: Saga | None, attempt: int | None) -> str:
+def why_stale(saga: Saga | None, attempt: int | None) -> str:
+    """Why a page that showed `attempt` is out of date; empty if it is not."""
     present = saga.attempt if saga else 0
     if attempt is None or attempt == present:
         return ""

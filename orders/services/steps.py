@@ -10,10 +10,12 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TypeVar
 
+from django.conf import settings
+
 from orders.carriers import carrier
 from orders.carriers.base import CarrierShipment
 from orders.models import Mail, Order, Saga, SagaStep, Shipment
-from orders.services import mails, stock
+from orders.services import mails, monitoring, stock
 from orders.services.audit import SKIPPED, Done, StepRef, StepRefused, once, once_with_call
 from orders.services.status import move_order, move_saga
 from orders.workflows.types import Step
@@ -79,6 +81,8 @@ def create_payment_hold(ref: StepRef, deadline: datetime) -> tuple[SagaStep, dat
         if saga.status == S.RUNNING:
             move_saga(saga, S.WAITING, payment=payment, deadline=min(deadline, lapses or deadline))
             move_order(saga.order, O.AWAITING_PAYMENT)
+            if payment.gateway in settings.MONITORED_GATEWAYS:
+                monitoring.begin(saga, "saga")
         return Done(reference=payment.reference)
 
     row = _gateway_step(ref, call, effect)

@@ -70,6 +70,10 @@ class Act:
         """What the page calls it."""
         return str(subject)
 
+    def applies(self, subject: Any) -> bool:
+        """Whether an object of this kind has it at all: without, its page has no button."""
+        return True
+
     def why_not(self, subject: Any) -> str:
         """Why it is not possible now, in a sentence; empty if it is."""
         return ""
@@ -157,7 +161,7 @@ class ActingAdmin(_Admin):
                 dangerous=act.dangerous,
             )
             for act in self.acts
-            if act.allowed_for(request)
+            if act.allowed_for(request) and act.applies(subject)
         ]
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kw: Any) -> Any:
