@@ -121,7 +121,8 @@ class _Running:
     async def start(self) -> WorkflowEnvironment:
         pool = self._stack.enter_context(ThreadPoolExecutor(self._concurrency, "activity"))
         env = await self._stack.enter_async_context(time_skipping())
-        await self._stack.enter_async_context(worker.build(env.client, "orders", pool, self._concurrency))
+        for queue in worker.QUEUES:
+            await self._stack.enter_async_context(worker.build(env.client, queue, pool, self._concurrency))
         return env
 
     async def stop(self) -> None:
