@@ -5,6 +5,8 @@ from django.db.models.signals import post_migrate
 
 class ShopConfig(AppConfig):
     name = "shop"
+    label = "ops"
+    verbose_name = "Operations"
 
     def ready(self) -> None:
         from django.apps import apps

@@ -14,7 +14,7 @@ from django.contrib.auth.models import Group, Permission
 from django.db import DEFAULT_DB_ALIAS
 from django.db.models import Q
 
-APPS = ("kernel", "payments", "orders")
+APPS = ("kernel", "payments", "orders", "ops")
 # Everyone looks; keys of the API are the administrators', and the outbox is the ops'.
 HIDDEN = ("view_apikey", "view_outboxmessage")
 # payments.refund_beyond_limit is nobody's: an administrator gives it to whom it may concern.
@@ -36,7 +36,7 @@ ROLES: dict[str, tuple[str, ...]] = {
         "payments.import_statement",
         "payments.refund",
     ),
-    "ops": ("orders.retry_deadletter", "kernel.view_outboxmessage"),
+    "ops": ("orders.retry_deadletter", "kernel.view_outboxmessage", "ops.operate_schedules"),
 }
 
 

@@ -202,6 +202,14 @@ ACCEPT_DIFFERENCE: int = env.int("ACCEPT_DIFFERENCE", default=100)
 # Gateways whose payments are asked after one by one, hourly; the batch check sees to all the others.
 MONITORED_GATEWAYS: list[str] = env.list("MONITORED_GATEWAYS", default=[])
 WEBHOOK_MAX_BYTES = 256 * 1024
+# How often the payment providers are asked what has changed; a cron expression, if set, says exactly when.
+PAYMENT_CHECK_INTERVAL: timedelta = parse_duration(env.str("PAYMENT_CHECK_INTERVAL", default="1h"))
+PAYMENT_CHECK_CRON: str = env.str("PAYMENT_CHECK_CRON", default="").strip()
+if PAYMENT_CHECK_CRON.startswith("@every") or "#" in PAYMENT_CHECK_CRON:
+    raise ImproperlyConfigured(
+        "PAYMENT_CHECK_CRON takes a cron expression such as 5 * * * * without a comment. "
+        "For an interval set PAYMENT_CHECK_INTERVAL."
+    )
 
 # --- mail ------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from typing import Any
 from django.contrib.admin import AdminSite
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
+from django.urls import URLPattern, URLResolver, reverse
 from django.utils.translation import gettext_lazy as _
 
 
@@ -21,3 +22,21 @@ class StaffSite(AdminSite):
         from shop.work_queue import tasks  # the models are not loaded yet when this module is
 
         return super().index(request, {"tasks": tasks(request.user), **(extra_context or {})})
+
+    def get_urls(self) -> list[URLPattern | URLResolver]:
+        from shop import schedule_pages
+
+        return [*schedule_pages.urls(self), *super().get_urls()]
+
+    def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> list[Any]:
+        """With the pages that belong to no model."""
+        app_list: list[Any] = super().get_app_list(request, app_label)
+        for app in app_list:
+            if app["app_label"] == "ops":
+                page = {
+                    "name": _("Schedules"),
+                    "object_name": "Schedules",
+                    "admin_url": reverse("admin:schedules"),
+                }
+                app["models"].insert(0, page | {"add_url": None, "view_only": True})
+        return app_list

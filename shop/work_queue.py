@@ -15,6 +15,7 @@ from orders.models import DeadLetter, Order
 from payments.models import ReviewItem
 from shop.kernel.admin.messages import overdue
 from shop.kernel.models import OutboxMessage
+from shop.schedules.declared import is_late, ours
 
 MOST = 1000  # nobody needs the exact number beyond
 
@@ -79,7 +80,7 @@ _KINDS = (
 
 def tasks(user: User | AnonymousUser) -> list[Task]:
     """The queue of this person."""
-    return [
+    queue = [
         Task(
             label=kind.label,
             count=kind.rows().order_by()[:MOST].count(),
@@ -89,3 +90,9 @@ def tasks(user: User | AnonymousUser) -> list[Task]:
         for kind in _KINDS
         if user.has_perm(kind.permission)
     ]
+    if user.has_perm("ops.view_scheduleact"):
+        late = sum(map(is_late, ours()))
+        queue.append(
+            Task("Schedules that have not run for two intervals", late, reverse("admin:schedules"), True)
+        )
+    return queue

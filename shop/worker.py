@@ -40,6 +40,7 @@ from payments.workflows.monitor import OrderPaymentMonitorWorkflow
 from payments.workflows.refund import RefundWorkflow
 from shop.kernel import temporal
 from shop.kernel.dispatcher import Dispatcher
+from shop.schedules.syncing import sync_in_the_end
 
 log = logging.getLogger("shop.worker")
 
@@ -140,12 +141,14 @@ class WorkerProcess:
         watcher = Watcher(Path(settings.STATEMENT_FOLDER)) if settings.STATEMENT_FOLDER else None
         if watcher is not None:
             watcher.start()
+        syncing = asyncio.create_task(sync_in_the_end(client))
         running = [asyncio.create_task(worker.run()) for worker in workers]
         self._state = "working"
         log.info("Working on %s, %d at a time.", ", ".join(self._queues), self._concurrency)
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait([*running, stopped], return_when=asyncio.FIRST_COMPLETED)
         self._state = "draining"
+        syncing.cancel()
         self._dispatcher.stop()
         if watcher is not None:
             watcher.stop()

@@ -27,3 +27,16 @@ def parse_duration(text: str) -> timedelta:
             f"{text!r} is not a duration. Write 14d, 36h, 90m or 20s, or an ISO 8601 duration such as P14D."
         )
     return duration
+
+
+def in_words(duration: timedelta) -> str:
+    """`14 d`, `1 h 30 min` or `2.5 s`; fractions of seconds only below a minute."""
+    exact = duration.total_seconds()
+    if exact < 60:
+        return f"{round(exact, 1):g} s"
+    parts, seconds = [], round(exact)
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, seconds = divmod(seconds, size)
+        if count:
+            parts.append(f"{count} {unit}")
+    return " ".join(parts)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from decimal import Decimal
 
 from django import template
 from django.utils.safestring import SafeString
 
 from shop.kernel.admin.labels import label
+from shop.kernel.durations import in_words
 from shop.kernel.money import Money
 
 register = template.Library()
@@ -34,3 +36,9 @@ def absolute(money: Money) -> str:
 def percent(hundredths: int) -> str:
     """1900 is 19 %."""
     return f"{(Decimal(hundredths) / 100).normalize():f} %"
+
+
+@register.filter
+def duration(length: timedelta | None) -> str:
+    """`1 h 30 min`; empty for None."""
+    return "" if length is None else in_words(length)

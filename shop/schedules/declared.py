@@ -1,0 +1,93 @@
+"""Our schedules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db.migrations.recorder import MigrationRecorder
+from django.utils import timezone
+
+from payments import models as payment_models
+from shop.kernel.durations import in_words
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """One thing that runs by itself. It is never run twice at once: one further run waits for the end of a slow one.
+
+    `every` is the time between two runs. With `cron`, Temporal goes by that (UTC, or with `CRON_TZ=… ` before
+    it), and `every` says after how long a run would be missed. `runs` is the admin list of the runs, as
+    `app_model`, and `last_run` when the last one began, from the database.
+    """
+
+    id: str
+    does: str
+    workflow: str
+    queue: str
+    argument: dict[str, Any]
+    workflow_id: str  # to which Temporal appends the run's time
+    every: timedelta
+    cron: str = ""
+    catch_up: timedelta = timedelta(hours=6)  # how late a run that was missed still starts
+    runs: str = ""
+    last_run: Callable[[], datetime | None] = lambda: None
+
+    @property
+    def limit(self) -> timedelta:
+        """The longest that a run may take: one that hangs holds up one other, and no run is ever dropped."""
+        return max(self.every, timedelta(minutes=15))
+
+    @property
+    def jitter(self) -> timedelta:
+        return min(self.every / 20, timedelta(minutes=5))
+
+    @property
+    def times(self) -> str:
+        return f"by “{self.cron}”" if self.cron else f"every {in_words(self.every)}"
+
+    @property
+    def missed_after(self) -> timedelta:
+        return 2 * self.every
+
+
+def ours() -> list[Schedule]:
+    """All our schedules. To add one, add it here."""
+    return [
+        Schedule(
+            id="hourly-payment-batch",
+            does="Asks each payment provider what has changed since the last time, and tells the orders that wait.",
+            workflow="BatchPaymentCheckWorkflow",
+            queue="payment-checks",
+            argument={"gateways": []},  # all
+            workflow_id="payment-batch",
+            every=settings.PAYMENT_CHECK_INTERVAL,
+            cron=settings.PAYMENT_CHECK_CRON,
+            runs="payments_batchrun",
+            last_run=_last_payment_batch,
+        ),
+    ]
+
+
+def _last_payment_batch() -> datetime | None:
+    runs = getattr(payment_models, "BatchRun", None)
+    if runs is None:
+        return None
+    began: datetime | None = (
+        runs._default_manager.order_by("-id").values_list("started_at", flat=True).first()
+    )
+    return began
+
+
+def is_late(schedule: Schedule) -> bool:
+    """Whether no run has begun for two intervals, by the database; before the first one, since the set-up."""
+    last = schedule.last_run() or (
+        MigrationRecorder.Migration.objects.filter(app="ops")
+        .order_by("id")
+        .values_list("applied", flat=True)
+        .first()
+    )
+    return last is not None and last < timezone.now() - schedule.missed_after

@@ -1,0 +1,147 @@
+"""Make the engine's schedules as they are declared."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+from temporalio.api.common.v1 import Payloads, WorkflowType
+from temporalio.api.enums.v1 import ScheduleOverlapPolicy
+from temporalio.api.schedule.v1 import IntervalSpec, ScheduleAction, SchedulePolicies, ScheduleSpec
+from temporalio.api.schedule.v1 import Schedule as Made
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflow.v1 import NewWorkflowExecutionInfo
+from temporalio.client import Client
+from temporalio.service import RPCError
+
+from shop.schedules import engine
+from shop.schedules.declared import Schedule, ours
+from shop.schedules.engine import ScheduleProblem, TemporalAway, UnknownSchedule, patient
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 5  # at an update that others get in the way of
+PATIENCE_S = 30
+TRY_AGAIN_S = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """What `sync` did, and what it could not do, in sentences."""
+
+    done: list[str]
+    problems: list[str]
+
+
+@patient(PATIENCE_S)
+async def sync(client: Client) -> Synced:
+    """Make the engine's schedules as declared; raises `TemporalAway`.
+
+    May run as often as one likes and many times at once. Changes only what differs, keeps a pause and its
+    note, and removes schedules of ours that are no longer declared.
+    """
+    done, problems = [], []
+    schedules = ours()
+    for schedule in schedules:
+        try:
+            done.append(await _make_as_declared(client, schedule))
+        except ScheduleProblem as problem:
+            problems.append(str(problem))
+        except RPCError as error:
+            if isinstance(refusal := engine.as_problem(error), TemporalAway):
+                raise refusal from error
+            problems.append(f"{schedule.id}: {refusal}")
+    for schedule_id in await engine.list_ours(client) - {schedule.id for schedule in schedules}:
+        if await engine.delete(client, schedule_id):
+            done.append(f"{schedule_id} was removed: it is no longer declared.")
+    return Synced([sentence for sentence in done if sentence], problems)
+
+
+async def sync_in_the_end(client: Client) -> None:
+    """For the worker: try until nothing is left to do, and say why not where it cannot be done."""
+    while True:
+        try:
+            synced = await sync(client)
+        except ScheduleProblem as problem:
+            synced = Synced([], [str(problem)])
+        except Exception:
+            log.exception("The schedules could not be brought up to date")
+            synced = Synced([], ["Something is wrong with the shop itself."])
+        for sentence in synced.done:
+            log.info("Schedule %s", sentence)
+        if not synced.problems:
+            return
+        for sentence in synced.problems:
+            log.warning("A schedule could not be brought up to date, and is tried again: %s", sentence)
+        await asyncio.sleep(TRY_AGAIN_S)
+
+
+async def _make_as_declared(client: Client, schedule: Schedule) -> str:
+    """What was done, in a sentence; empty if nothing was to do."""
+    wanted = await _as_declared(client, schedule)
+    changed: set[str] = set()
+    for _ in range(ATTEMPTS):
+        try:
+            found = await engine.describe(client, schedule.id)
+        except UnknownSchedule:
+            if await engine.create(client, schedule.id, wanted):
+                return f"{schedule.id} was made: it runs {schedule.times}."
+            continue
+        there, here = _facts(found.schedule), _facts(wanted)
+        differs = {name for name in here if here[name] != there[name]}
+        if not differs:
+            return f"{schedule.id} was changed: {', '.join(sorted(changed))}." if changed else ""
+        changed |= differs
+        # The state as found: with the token, the update is void if somebody has changed it in the meantime.
+        wanted.state.CopyFrom(found.schedule.state)
+        await engine.update(client, schedule.id, wanted, found.conflict_token)
+    raise ScheduleProblem(f"{schedule.id} is changed by others all the time. Try again later.")
+
+
+async def _as_declared(client: Client, schedule: Schedule) -> Made:
+    # The server makes calendars of a cron expression and keeps its comment, by which we know it again.
+    spec = (
+        ScheduleSpec(cron_string=[f"{schedule.cron} # {schedule.cron}"])
+        if schedule.cron
+        else ScheduleSpec(interval=[IntervalSpec(interval=_duration(schedule.every))])
+    )
+    spec.jitter.CopyFrom(_duration(schedule.jitter))
+    start = NewWorkflowExecutionInfo(
+        workflow_id=schedule.workflow_id,
+        workflow_type=WorkflowType(name=schedule.workflow),
+        task_queue=TaskQueue(name=schedule.queue),
+        input=Payloads(payloads=await client.data_converter.encode([schedule.argument])),
+        workflow_execution_timeout=_duration(schedule.limit),
+    )
+    policies = SchedulePolicies(
+        overlap_policy=ScheduleOverlapPolicy.SCHEDULE_OVERLAP_POLICY_BUFFER_ONE,
+        catchup_window=_duration(schedule.catch_up),
+    )
+    return Made(spec=spec, action=ScheduleAction(start_workflow=start), policies=policies)
+
+
+def _facts(made: Made) -> dict[str, Any]:
+    """All that is declared of a schedule, comparable between what we send and what the server makes of it."""
+    spec, start = ScheduleSpec(), made.action.start_workflow
+    spec.CopyFrom(made.spec)
+    crons = [calendar.comment for calendar in spec.structured_calendar]
+    crons += [cron.partition(" # ")[2] for cron in spec.cron_string]
+    for made_of_cron in ("structured_calendar", "cron_string", "timezone_name"):
+        spec.ClearField(made_of_cron)
+    return {
+        "times": (crons, spec),
+        "workflow": (start.workflow_id, start.workflow_type.name, start.task_queue.name),
+        "argument": [payload.data for payload in start.input.payloads],
+        "limit": start.workflow_execution_timeout,
+        "policies": made.policies,
+    }
+
+
+def _duration(length: timedelta) -> Duration:
+    duration = Duration()
+    duration.FromTimedelta(length)
+    return duration
