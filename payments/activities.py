@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
 from temporalio.exceptions import ApplicationError
@@ -11,7 +10,7 @@ from temporalio.exceptions import ApplicationError
 from payments.gateways.base import GatewayMisconfigured, GatewayRefused
 from payments.services import refunding
 from payments.workflows.refund import RefundFailure, RefundInput
-from shop.kernel.activities import orm_activity
+from shop.kernel.activities import orm_activity, pause_after
 
 PERMANENT = (GatewayRefused, GatewayMisconfigured, refunding.RefundRefused)
 
@@ -21,12 +20,11 @@ def refund_requested_payment(refund: RefundInput) -> str:
     try:
         return refunding.perform(refund.key)
     except Exception as error:
-        pause = getattr(error, "retry_after", None)
         raise ApplicationError(
             str(error) or type(error).__name__,
             type=type(error).__name__,
             non_retryable=isinstance(error, PERMANENT),
-            next_retry_delay=timedelta(seconds=min(pause, 300)) if pause else None,
+            next_retry_delay=pause_after(error),
         ) from error
 
 

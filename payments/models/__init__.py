@@ -1,3 +1,4 @@
+from payments.models.gateway_state import GatewayIncident, GatewayState
 from payments.models.payment import Payment, PaymentEvent
 from payments.models.receivable import OutgoingTransfer, Receivable, TransferBatch
 from payments.models.review import ReviewItem
@@ -8,6 +9,8 @@ __all__ = [
     "Allocation",
     "BankStatement",
     "BankTransaction",
+    "GatewayIncident",
+    "GatewayState",
     "OutgoingTransfer",
     "Payment",
     "PaymentEvent",
