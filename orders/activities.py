@@ -6,7 +6,7 @@ An error that no retry can mend is raised as non-retryable; every failed attempt
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from django.conf import settings
@@ -30,7 +30,7 @@ from orders.workflows.types import (
     StepResult,
 )
 from payments.gateways.base import GatewayMisconfigured, GatewayRefused
-from shop.kernel.activities import orm_activity
+from shop.kernel.activities import orm_activity, pause_after
 
 PERMANENT = (
     StepRefused,
@@ -57,12 +57,11 @@ def _audited(step: StepInput, do: Callable[[StepRef], SagaStep]) -> SagaStep:
 
 def _for_the_engine(error: Exception) -> ApplicationError:
     """The error with what the engine should do about it."""
-    pause = getattr(error, "retry_after", None)
     return ApplicationError(
         str(error) or type(error).__name__,
         type=type(error).__name__,
         non_retryable=isinstance(error, PERMANENT),
-        next_retry_delay=timedelta(seconds=min(pause, 300)) if pause else None,
+        next_retry_delay=pause_after(error),
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any
 
 from temporalio import activity
@@ -23,7 +22,7 @@ from payments.workflows.types import (
     PendingOrders,
     PendingQuery,
 )
-from shop.kernel.activities import orm_activity
+from shop.kernel.activities import orm_activity, pause_after
 
 PERMANENT = (
     GatewayRefused,
@@ -40,12 +39,11 @@ def _for_the_engine() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        pause = getattr(error, "retry_after", None)
         raise ApplicationError(
             str(error) or type(error).__name__,
             type=type(error).__name__,
             non_retryable=isinstance(error, PERMANENT),
-            next_retry_delay=timedelta(seconds=min(pause, 300)) if pause else None,
+            next_retry_delay=pause_after(error),
         ) from error
 
 

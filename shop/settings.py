@@ -189,6 +189,16 @@ if BANK_IBAN:
     except AccountInvalid as error:
         raise ImproperlyConfigured(str(error)) from None
     PAYMENT_GATEWAYS["bank_transfer"] = "payments.gateways.bank_transfer.BankTransferGateway"
+# Requests a second to each provider, by all processes together. Stripe allows 100, of test keys 25.
+GATEWAY_RATES: dict[str, float] = {
+    "sandbox": 200,
+    "stripe": 20 if "_test_" in STRIPE_API_KEY else 80,
+    **env.dict("GATEWAY_RATES", cast={"value": float}, default={}),
+}
+if any(rate <= 0 for rate in GATEWAY_RATES.values()):
+    raise ImproperlyConfigured("GATEWAY_RATES: each rate is a number of requests a second above zero.")
+# So many calls in a row without an answer, and a provider counts as down.
+GATEWAY_DOWN_AFTER: int = env.int("GATEWAY_DOWN_AFTER", default=5)
 # Money that comes by bank transfer for an order that was cancelled: sent back by itself, or reviewed.
 REFUND_LATE_MONEY: bool = env.bool("REFUND_LATE_MONEY", default=False)
 # Minor units; above it a refund by staff needs a further permission. 0: no limit.

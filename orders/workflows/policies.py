@@ -13,7 +13,8 @@ ATTEMPT = timedelta(seconds=20)
 BRIEF = RetryPolicy(
     initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=10), maximum_attempts=5
 )
-# Once money is involved, and for every undo: 1 s to 5 min, ten attempts, about nine minutes.
+# Once money is involved, and for every undo: 1 s to 5 min, ten attempts, nine minutes at least; longer while a
+# provider is known to be down, because nobody asks before the time that is set for it.
 HARD = RetryPolicy(
     initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=5), maximum_attempts=10
 )
@@ -25,14 +26,12 @@ MAX_EXTENSION = timedelta(days=60)
 
 
 def worst_case(policy: RetryPolicy) -> timedelta:
-    """The longest that an activity under `policy` can take: every attempt times out, every pause is waited."""
-    pauses = timedelta(0)
-    pause = policy.initial_interval
+    """The longest that an activity under `policy` can take: every attempt times out, every pause is the longest.
+
+    A provider may name a longer pause than the policy's next one, up to the policy's longest.
+    """
     longest = policy.maximum_interval or policy.initial_interval * 100
-    for _ in range(policy.maximum_attempts - 1):
-        pauses += min(pause, longest)
-        pause *= policy.backoff_coefficient
-    return pauses + ATTEMPT * policy.maximum_attempts
+    return longest * (policy.maximum_attempts - 1) + ATTEMPT * policy.maximum_attempts
 
 
 def execution_timeout(payment_window: timedelta) -> timedelta:

@@ -12,7 +12,7 @@ from payments.gateways.base import Gateway, GatewayMisconfigured
 
 @cache
 def gateway(name: str) -> Gateway:
-    """The gateway called `name` in `settings.PAYMENT_GATEWAYS`."""
+    """The gateway called `name` in `settings.PAYMENT_GATEWAYS`, a remote one with its manners."""
     try:
         path = settings.PAYMENT_GATEWAYS[name]
     except KeyError:
@@ -21,4 +21,9 @@ def gateway(name: str) -> Gateway:
             f"The payment method “{name}” is not set up here; set up are: {known}.", "unknown_gateway"
         ) from None
     made: Gateway = import_string(path)()
-    return made
+    if not made.capabilities.remote:
+        return made
+    # The models, which it needs, import this package for its words.
+    from payments.gateways.manners import mannered
+
+    return mannered(made)

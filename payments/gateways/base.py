@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -203,12 +204,37 @@ class GatewayError(Exception):
         self.code = code
 
 
+class Trouble(StrEnum):
+    """What an unavailability says about the next calls."""
+
+    OUTAGE = "outage"  # no answer, or none that can be used: timeouts, refused connections, 5xx
+    TOO_MANY = "too_many"  # the provider is well and wants fewer calls: 429
+    THIS_ONE = "this_one"  # it is well, but busy with this very payment or key
+
+
 class GatewayUnavailable(GatewayError):
     """No answer, or not now: the outcome is unknown. `retry_after` in seconds, where the provider named it."""
 
-    def __init__(self, message: str, code: str = "", retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        code: str = "",
+        retry_after: float | None = None,
+        trouble: Trouble = Trouble.OUTAGE,
+    ) -> None:
         super().__init__(message, code)
         self.retry_after = retry_after
+        self.trouble = trouble
+
+
+def retry_after(header: str) -> float | None:
+    """The seconds in a Retry-After header: a number, or a date (RFC 9110, 10.2.3). None if there are none."""
+    if header.isascii() and header.isdigit():
+        return float(header)
+    try:
+        return max(0.0, (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds())
+    except (TypeError, ValueError):
+        return None
 
 
 class GatewayRefused(GatewayError):

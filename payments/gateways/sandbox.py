@@ -28,7 +28,9 @@ from payments.gateways.base import (
     GatewayUnavailable,
     RemotePayment,
     RemoteStatus,
+    Trouble,
     WebhookRejected,
+    retry_after,
 )
 from payments.sandbox.signing import BadSecret, is_signed
 from shop.kernel.money import Money
@@ -104,7 +106,8 @@ def _understood(response: httpx2.Response) -> dict[str, Any]:
     code = str(answer.get("code", f"http_{status}"))
     message = str(answer.get("message", f"The practice provider answered with HTTP {status}."))
     if status >= 500 or status in (408, 425, 429) or code == "in_progress":
-        raise GatewayUnavailable(message, code, _retry_after(response))
+        after = retry_after(response.headers.get("retry-after", ""))
+        raise GatewayUnavailable(message, code, after, _trouble(status))
     if status in (401, 403):
         raise GatewayMisconfigured(message, code)
     # An address that answers, but not as the provider does: a "no" from there would be a lie.
@@ -113,9 +116,10 @@ def _understood(response: httpx2.Response) -> dict[str, Any]:
     raise GatewayRefused(message, code)
 
 
-def _retry_after(response: httpx2.Response) -> float | None:
-    given = response.headers.get("retry-after", "")
-    return float(given) if given.isascii() and given.isdigit() else None
+def _trouble(status: int) -> Trouble:
+    if status == 429:
+        return Trouble.TOO_MANY
+    return Trouble.OUTAGE if status >= 500 else Trouble.THIS_ONE
 
 
 class SandboxGateway:

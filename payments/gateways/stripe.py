@@ -41,8 +41,10 @@ from payments.gateways.base import (
     GatewayUnavailable,
     RemotePayment,
     RemoteStatus,
+    Trouble,
     WebhookRejected,
     one_by_one,
+    retry_after,
 )
 from shop.kernel.money import Money, decimals
 
@@ -96,6 +98,8 @@ class StripeGateway:
 
     name = "stripe"
     capabilities = Capabilities(remote=True, change_feed=True, partial_capture=True, partial_refund=True)
+    # As a rule; Stripe counts requests, so these count against the rate.
+    requests_per_call = {"authorize": 2, "capture": 4, "void": 3, "refund": 5, "status": 2, "find": 3}
 
     def authorize(self, merchant_reference: str, money: Money, idempotency_key: str) -> GatewayResult:
         """Open an intent. Nothing is held, and `authorized_until` is None, until the customer confirms it.
@@ -303,8 +307,10 @@ def _our_error(error: stripe.StripeError) -> GatewayError:
                 return GatewayUnavailable("Stripe did not answer in time.", "timeout")
             why = error.__cause__ or message
             return GatewayUnavailable(f"The connection to Stripe failed: {why}", "connection_failed")
+        case stripe.RateLimitError() if code == "lock_timeout":  # another call holds this very object
+            return GatewayUnavailable(message, code, _retry_after(error), Trouble.THIS_ONE)
         case stripe.RateLimitError():
-            return GatewayUnavailable(message, code or "rate_limited", _retry_after(error))
+            return GatewayUnavailable(message, code or "rate_limited", _retry_after(error), Trouble.TOO_MANY)
         case stripe.AuthenticationError() | stripe.PermissionError():
             return GatewayMisconfigured(message, code or "unauthorized")
         case stripe.IdempotencyError():
@@ -314,13 +320,14 @@ def _our_error(error: stripe.StripeError) -> GatewayError:
         case stripe.InvalidRequestError() if status == 404:
             return GatewayMisconfigured(f"STRIPE_API_BASE is not Stripe's API: {message}", "bad_address")
         case stripe.InvalidRequestError() if _is_processing(error):
-            return GatewayUnavailable(message, code)
+            return GatewayUnavailable(message, code, trouble=Trouble.THIS_ONE)
         case stripe.CardError() | stripe.InvalidRequestError():
             return GatewayRefused(message, code or "invalid_request")
     if status is not None and 400 <= status < 500 and status not in (408, 409, 424, 425):
         # An address that answers, but not as Stripe does: a "no" from there would be a lie.
         return GatewayMisconfigured(f"STRIPE_API_BASE is not Stripe's API: {message}", f"http_{status}")
-    return GatewayUnavailable(message, code or f"http_{status}", _retry_after(error))
+    trouble = Trouble.THIS_ONE if status is not None and status < 500 else Trouble.OUTAGE
+    return GatewayUnavailable(message, code or f"http_{status}", _retry_after(error), trouble)
 
 
 def _is_processing(error: stripe.StripeError) -> bool:
@@ -330,8 +337,7 @@ def _is_processing(error: stripe.StripeError) -> bool:
 
 
 def _retry_after(error: stripe.StripeError) -> float | None:
-    given = (error.headers or {}).get("retry-after", "")
-    return float(given) if given.isascii() and given.isdigit() else None
+    return retry_after((error.headers or {}).get("retry-after", ""))
 
 
 @dataclass(frozen=True, slots=True)

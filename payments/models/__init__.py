@@ -1,4 +1,5 @@
 from payments.models.checking import BatchRun, ChangeCursor
+from payments.models.gateway_state import GatewayIncident, GatewayState
 from payments.models.payment import Payment, PaymentEvent
 from payments.models.receivable import OutgoingTransfer, Receivable, TransferBatch
 from payments.models.review import ReviewItem
@@ -11,6 +12,8 @@ __all__ = [
     "BankTransaction",
     "BatchRun",
     "ChangeCursor",
+    "GatewayIncident",
+    "GatewayState",
     "OutgoingTransfer",
     "Payment",
     "PaymentEvent",

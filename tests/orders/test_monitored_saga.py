@@ -21,7 +21,9 @@ def test_the_payments_of_a_monitored_gateway_are_watched_from_the_start(
     assert monitoring.is_watched(order, Saga.objects.get())
 
 
-def test_money_is_noticed_within_the_hour_and_the_order_shipped(shop: PracticeShop, settings: Settings) -> None:
+def test_money_is_noticed_within_the_hour_and_the_order_shipped(
+    shop: PracticeShop, settings: Settings
+) -> None:
     settings.MONITORED_GATEWAYS = ["sandbox"]
     order = shop.waiting()
     shop.engine.deliver()

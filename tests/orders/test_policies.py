@@ -14,11 +14,11 @@ def test_undos_are_tried_ten_times_with_pauses_from_a_second_to_five_minutes() -
     assert HARD.maximum_interval == timedelta(minutes=5)
 
 
-def test_worst_case_is_every_attempt_and_every_pause() -> None:
+def test_worst_case_is_every_attempt_and_the_longest_pause_before_each() -> None:
     policy = RetryPolicy(
         initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=3), maximum_attempts=4
     )
-    assert worst_case(policy) == 4 * ATTEMPT + timedelta(seconds=1 + 2 + 3)
+    assert worst_case(policy) == 4 * ATTEMPT + timedelta(seconds=3 + 3 + 3)
 
 
 def test_execution_timeout_is_longer_than_the_longest_saga() -> None:
