@@ -14,9 +14,13 @@ def main() -> None:
         os.environ.setdefault("DEBUG", "true")  # what `up` starts on one's own machine is a practice shop
     elif "DATABASE_URL" not in os.environ:
         _take_settings_of_the_running_shop()
+    from django.core.exceptions import ImproperlyConfigured
     from django.core.management import execute_from_command_line
 
-    execute_from_command_line(sys.argv)
+    try:
+        execute_from_command_line(sys.argv)
+    except ImproperlyConfigured as error:
+        sys.exit(str(error))
 
 
 def _take_settings_of_the_running_shop() -> None:
