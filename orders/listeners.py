@@ -14,12 +14,18 @@ from django.dispatch import receiver
 
 from orders.models import Mail, Order, OrderEvent, Saga
 from orders.services import lifecycle, mails
-from orders.workflows.types import TASK_QUEUE, MailInput, PaymentFailed
+from orders.workflows.types import TASK_QUEUE, AuthorizationLasts, MailInput, PaymentFailed
 from payments.gateways import gateway
 from payments.ledger import Totals
 from payments.models import Payment, PaymentEvent, ReviewItem
 from payments.services import transfers
-from payments.signals import payment_failed, payment_received, payment_refunded, payments_received
+from payments.signals import (
+    authorization_lasts,
+    payment_failed,
+    payment_received,
+    payment_refunded,
+    payments_received,
+)
 from shop.kernel import outbox
 from shop.kernel.models import OutboxMessage
 from shop.kernel.money import Money
@@ -107,7 +113,7 @@ def mail_refund(payment: Payment, money: Money, request: PaymentEvent, **_: Any)
 @receiver(payment_failed)
 def tell_saga_that_payment_failed(payment: Payment, detail: str, **_: Any) -> None:
     saga = _saga_of(payment)
-    if saga is None or saga.is_final:
+    if saga is None or saga.is_final or saga.status == Saga.Status.COMPENSATING:
         return
     message_id = f"{saga.order.workflow_id}/{saga.attempt}/payment-failed"
     outbox.signal_workflow(
@@ -116,6 +122,27 @@ def tell_saga_that_payment_failed(payment: Payment, detail: str, **_: Any) -> No
         "payment_failed",
         PaymentFailed(message_id, saga.attempt, detail),
     )
+
+
+@receiver(authorization_lasts)
+def tell_saga_how_long_the_authorization_lasts(payment: Payment, **_: Any) -> None:
+    """Only while it waits: it has the first news from its own call, and needs none when the money is there."""
+    saga = _saga_of(payment)
+    if saga is None or saga.status != Saga.Status.WAITING or payment.missing(payment.totals()) <= 0:
+        return
+    assert payment.authorized_until is not None
+    until = payment.authorized_until.isoformat()
+    message_id = f"{saga.order.workflow_id}/{saga.attempt}/authorized-until/{until}"
+    outbox.signal_workflow(
+        message_id,
+        saga.order.workflow_id,
+        "authorization_lasts",
+        AuthorizationLasts(message_id, saga.attempt, until),
+    )
+
+
+# What is of no use any more once a saga has ended, by whatever way.
+OUTDATED_BY_THE_END = ("authorization_lasts", "payment_failed")
 
 
 @receiver(outbox.message_undeliverable)
@@ -127,7 +154,7 @@ def review_undeliverable(message: OutboxMessage, **_: Any) -> None:
         .select_related("order", "payment")
         .first()
     )
-    if saga is None:
+    if saga is None or (saga.is_final and message.name in OUTDATED_BY_THE_END):
         return
     if not saga.is_final:
         asked = message.payload.get("reason")

@@ -10,8 +10,11 @@ payment_received = Signal()
 # receipts never exceed what is due and are never late. Receivers take a constant number of queries.
 payments_received = Signal()
 
-# payment: Payment, detail: str. The authorization was declined or lapsed.
+# payment: Payment, detail: str. The authorization was declined, lapsed, or was released at the provider.
 payment_failed = Signal()
+
+# payment: Payment. Its `authorized_until` has become known, or later.
+authorization_lasts = Signal()
 
 # payment: Payment, money: Money, request: PaymentEvent (the refund that was asked for). The gateway has taken on a
 # refund that a person asked for; it may take days until it is done.

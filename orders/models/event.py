@@ -24,6 +24,7 @@ class OrderEvent(models.Model):
         RETRY = "retry", _("dead letter retried")
         TRACKING = "tracking", _("tracking number entered")
         NOTE = "note", _("note")
+        LAPSE = "lapse", _("authorization about to expire")
         LATE = "late", _("came too late")
 
     order = models.ForeignKey("orders.Order", models.PROTECT, related_name="events")

@@ -120,7 +120,9 @@ class SandboxGateway:
     """The practice provider, at `settings.SANDBOX_URL`."""
 
     name = "sandbox"
-    capabilities = Capabilities(remote=True, change_feed=True, partial_capture=True, partial_refund=True)
+    capabilities = Capabilities(
+        remote=True, change_feed=True, partial_capture=True, partial_refund=True, renewal=True
+    )
 
     def authorize(self, merchant_reference: str, money: Money, idempotency_key: str) -> GatewayResult:
         body = {"merchant_reference": merchant_reference} | _money(money)
@@ -131,6 +133,9 @@ class SandboxGateway:
 
     def void(self, payment_reference: str, idempotency_key: str) -> GatewayResult:
         return self._act(payment_reference, "void", {}, idempotency_key)
+
+    def renew(self, payment_reference: str, idempotency_key: str) -> GatewayResult:
+        return self._act(payment_reference, "renew", {}, idempotency_key)
 
     def refund(self, payment_reference: str, money: Money, idempotency_key: str) -> GatewayResult:
         return self._act(payment_reference, "refund", _money(money), idempotency_key)
@@ -230,6 +235,7 @@ def _instructions(answer: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _event(event: Mapping[str, Any], raw_id: str = "") -> GatewayEvent:
+    until = event.get("authorized_until")
     return GatewayEvent(
         type=EventType(event["type"]),
         outcome=EventOutcome(event["outcome"]),
@@ -240,6 +246,7 @@ def _event(event: Mapping[str, Any], raw_id: str = "") -> GatewayEvent:
         occurred_at=datetime.fromisoformat(event["occurred_at"]),
         raw_id=raw_id,
         detail=event["detail"],
+        authorized_until=datetime.fromisoformat(until) if until else None,
     )
 
 

@@ -22,6 +22,7 @@ from functools import cache
 import requests
 import stripe
 from django.conf import settings
+from stripe.params import PaymentIntentCreateParams
 
 from payments.gateways.base import (
     Capabilities,
@@ -73,21 +74,17 @@ class StripeGateway:
         Stripe keeps a key for at least a day. One that is used again later opens a second intent, which is
         harmless: the `client_secret` of the first never came out of the failed call, so nobody can pay it.
         """
-        amount = to_stripe(money)
+        asked: PaymentIntentCreateParams = {
+            "amount": to_stripe(money),
+            "currency": money.currency.lower(),
+            "capture_method": "manual",
+            "description": merchant_reference,
+            "metadata": {"merchant_reference": merchant_reference, "idempotency_key": idempotency_key},
+        }
+        if settings.STRIPE_EXTENDED_AUTHORIZATION:
+            asked["payment_method_options"] = {"card": {"request_extended_authorization": "if_available"}}
         with _in_our_words():
-            intent = _api().payment_intents.create(
-                {
-                    "amount": amount,
-                    "currency": money.currency.lower(),
-                    "capture_method": "manual",
-                    "description": merchant_reference,
-                    "metadata": {
-                        "merchant_reference": merchant_reference,
-                        "idempotency_key": idempotency_key,
-                    },
-                },
-                {"idempotency_key": idempotency_key},
-            )
+            intent = _api().payment_intents.create(asked, {"idempotency_key": idempotency_key})
         return GatewayResult(intent.id, self.status(intent.id))
 
     def capture(self, payment_reference: str, money: Money, idempotency_key: str) -> GatewayResult:
@@ -114,6 +111,10 @@ class StripeGateway:
         with _in_our_words():
             _api().payment_intents.cancel(payment_reference, {}, {"idempotency_key": idempotency_key})
         return GatewayResult(payment_reference, self.status(payment_reference))
+
+    def renew(self, payment_reference: str, idempotency_key: str) -> GatewayResult:
+        """How long a hold lasts is settled when the customer confirms: `STRIPE_EXTENDED_AUTHORIZATION`."""
+        raise GatewayRefused("Stripe cannot renew a hold on a card.", "no_renewal")
 
     def refund(self, payment_reference: str, money: Money, idempotency_key: str) -> GatewayResult:
         """Give money back. It may stay pending at Stripe; it counts when Stripe says that it succeeded.

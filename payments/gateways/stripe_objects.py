@@ -177,7 +177,8 @@ def _of_charge(charge: Json, at: int | None = None) -> Iterator[GatewayEvent]:
         )
     if charge["status"] != "succeeded":
         return
-    yield told(EventType.RECEIPT, charge["id"], charge["amount"], charge["created"])
+    receipt = told(EventType.RECEIPT, charge["id"], charge["amount"], charge["created"])
+    yield replace(receipt, authorized_until=_held_until(charge))
     if charge["captured"]:
         booked = charge["balance_transaction"]
         when = booked["created"] if isinstance(booked, Mapping) else at or charge["created"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 
 from django.db import transaction
 from django.utils import timezone
@@ -10,7 +11,7 @@ from django.utils import timezone
 from payments.gateways.base import EventOutcome, EventType, GatewayEvent, RemotePayment
 from payments.ledger import Totals
 from payments.models import Payment, PaymentEvent, ReviewItem, WebhookDelivery
-from payments.signals import payment_failed, payment_received
+from payments.signals import authorization_lasts, payment_failed, payment_received
 from shop.kernel.money import Money
 
 
@@ -39,10 +40,11 @@ def absorb(payment: Payment, remote: RemotePayment, source: str) -> Payment:
     """
     payment = Payment.objects.select_for_update().get(pk=payment.pk)
     payment.reference = remote.payment_reference
-    payment.authorized_until = remote.authorized_until
     payment.instructions = dict(remote.instructions)
-    payment.save(update_fields=["reference", "authorized_until", "instructions"])
+    payment.save(update_fields=["reference", "instructions"])
     record(payment, remote.events, source)
+    if remote.authorized_until:
+        _lasts_until(payment, remote.authorized_until)
     waiting = WebhookDelivery.objects.filter(
         gateway=payment.gateway, payment_reference=payment.reference, state=WebhookDelivery.State.WAITING
     )
@@ -61,8 +63,13 @@ def record(
     `source` is `call`, `webhook`, `check` or `staff`. Locks the payment row: callers that also lock a saga
     lock the saga first.
     """
-    Payment.objects.select_for_update().get(pk=payment.pk)
+    payment.authorized_until = Payment.objects.select_for_update().get(pk=payment.pk).authorized_until
+    events = list(events)
     new = [row for event in events if (row := _write(payment, event, source, actor))]
+    # Also from an event that is in the books already: it may have come without it at first.
+    until = max((event.authorized_until for event in events if event.authorized_until), default=None)
+    if until:
+        _lasts_until(payment, until)
     types = {(row.type, row.outcome) for row in new}
     if (EventType.RECEIPT, EventOutcome.SUCCEEDED) in types:
         new_money = sum(
@@ -76,7 +83,24 @@ def record(
     for row in new:
         if row.type == EventType.AUTHORIZATION and row.outcome == EventOutcome.FAILED:
             payment_failed.send(Payment, payment=payment, detail=row.detail or "The payment was declined.")
+        elif row.type == EventType.VOID and source != "call":  # not our own doing
+            payment_failed.send(
+                Payment, payment=payment, detail=row.detail or "The provider released the authorization."
+            )
     return new
+
+
+def _lasts_until(payment: Payment, until: datetime) -> None:
+    """The only place where `authorized_until` changes. The caller holds the payment's lock.
+
+    News comes twice, late and in any order; an authorization is renewed and never shortened, so the latest
+    moment heard of is the one that holds.
+    """
+    if payment.authorized_until and until <= payment.authorized_until:
+        return
+    payment.authorized_until = until
+    payment.save(update_fields=["authorized_until"])
+    authorization_lasts.send(Payment, payment=payment)
 
 
 def close_what_is_complete(received: Iterable[tuple[Payment, Totals]]) -> None:
