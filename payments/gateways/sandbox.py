@@ -235,7 +235,6 @@ def _instructions(answer: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _event(event: Mapping[str, Any], raw_id: str = "") -> GatewayEvent:
-    until = event.get("authorized_until")
     return GatewayEvent(
         type=EventType(event["type"]),
         outcome=EventOutcome(event["outcome"]),
@@ -246,8 +245,12 @@ def _event(event: Mapping[str, Any], raw_id: str = "") -> GatewayEvent:
         occurred_at=datetime.fromisoformat(event["occurred_at"]),
         raw_id=raw_id,
         detail=event["detail"],
-        authorized_until=datetime.fromisoformat(until) if until else None,
+        authorized_until=_moment(event.get("authorized_until")),
     )
+
+
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
 
 
 def _not_understood(error: Exception) -> GatewayUnavailable:
