@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -68,7 +68,7 @@ def until(payment: Payment) -> datetime | None:
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
 def test_news_in_any_order_gives_the_latest_moment(payment: Payment, order: tuple[int, ...]) -> None:
-    news = [
+    news: list[Callable[[], object]] = [
         lambda: record(payment, [event(day(7), "r1")], "webhook"),
         lambda: record(payment, [event(day(14), "a1", EventType.AUTHORIZATION_ADJUSTMENT)], "check"),
         lambda: absorb(payment, snapshot(day(7)), "call"),

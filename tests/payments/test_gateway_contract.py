@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -513,7 +514,7 @@ def test_nothing_is_renewed_that_cannot_be(provider: Provider, gateway: Gateway)
         references.append(opened(gateway).reference)
     for reference in references:
         before = gateway.status(reference)
-        assert refused(lambda reference=reference: gateway.renew(reference, new_key()))
+        assert refused(partial(gateway.renew, reference, new_key()))
         assert gateway.status(reference) == before
 
 
