@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from django.test import Client
@@ -89,5 +90,5 @@ def test_list_shows_the_moment_that_comes_first() -> None:
     early, until = held(hours=50)
     late, _ = held(hours=5000)
     deadline = Saga.objects.get(order=late).deadline
-    shown = listing.with_money_and_deadline(Order.objects.all()).values_list("number", "pay_until")
-    assert dict(shown) == {early.number: until, late.number: deadline}
+    shown: Any = listing.with_money_and_deadline(Order.objects.all())
+    assert {row.number: row.pay_until for row in shown} == {early.number: until, late.number: deadline}
