@@ -60,11 +60,17 @@ def outlook(order: Order, saga: Saga | None) -> Outlook:
         refund_requested=Money(totals.refund_requested, order.currency),
         refunded=Money(totals.refunded, order.currency),
         payment_status=totals.status.replace("_", " ") if saga and saga.payment else "",
-        deadline=saga.deadline if saga else None,
+        deadline=_deadline(saga) if saga else None,
         authorized_until=_authorized_until(order, saga) if saga else None,
         live=queued or (saga is not None and (not saga.is_final or _has_aftermath(saga, totals))),
         queued=queued,
     )
+
+
+def _deadline(saga: Saga) -> datetime | None:
+    """The one that can be kept: not beyond an authorization that ends for good."""
+    waits = saga.status == S.WAITING and saga.deadline
+    return min(waits, authorizations.last_moment(saga) or waits) if waits else saga.deadline
 
 
 def _authorized_until(order: Order, saga: Saga) -> datetime | None:

@@ -161,10 +161,12 @@ class OrderSagaWorkflow:
 
     async def _wait_for_money(self) -> None:
         self._enter("waiting for payment", "waiting")
+        since, remind_before = workflow.now(), timedelta(seconds=self._order.reminder_before_s)
         while not (self._confirmed or self._failed):
             self._leave_if_cancelled()  # what is awaited below may have swallowed a cancel
             now, ends = workflow.now(), self._wait_ends()
-            remind_at = ends - timedelta(seconds=self._order.reminder_before_s)
+            # An authorization may end long before the deadline, for which the reminder's time was chosen.
+            remind_at = ends - min(remind_before, (ends - since) / 4)
             renew_at = self._renew_at if self._lapses_early() else None
             if now >= ends:
                 await self._check_a_last_time()
@@ -249,7 +251,7 @@ class OrderSagaWorkflow:
             "The deadline cannot be moved beyond that."
         )
         alert = self._alert(
-            f"lapse/{lapse.at}", f"The authorization ends on {lapses:%Y-%m-%d %H:%M} UTC", text
+            f"lapse/{lapses:%Y%m%dT%H%M%S}", f"The authorization ends on {lapses:%Y-%m-%d %H:%M} UTC", text
         )
         self._mails.append(asyncio.create_task(alert))  # beside the saga, which waits on
 

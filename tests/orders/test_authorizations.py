@@ -76,7 +76,10 @@ def test_hold_of_seven_days_is_renewed_once_in_a_window_of_fourteen(shop: Practi
     told = Mail.objects.get(saga__order=order, kind="received").text
     assert f"{first.day} {first:%B %Y, %H:%M} UTC" in told
 
+    shop.engine.sleep_until(first - timedelta(days=2))
+    assert shop.mail_kinds() == ["received"]
     shop.engine.sleep_until(first - DAY - MINUTE)
+    assert shop.mail_kinds() == ["received", "reminder"]
     assert renewals(shop, order) == 0
     shop.engine.sleep_until(first - DAY + MINUTE)
     shop.engine.until(lambda: lapses(shop, order) > first)
@@ -172,6 +175,7 @@ def test_refused_renewal_warns_once_and_the_order_ends_with_its_authorization(sh
     assert "The practice provider was told to refuse this." in notes(order)[0]
     seen = outlook(order, shop.saga(order))
     assert f"ends on {ends:%Y-%m-%d %H:%M} UTC and cannot be renewed" in seen.next
+    assert seen.deadline == ends
     with pytest.raises(lifecycle.ActionRefused, match=r"authorization ends on .* cannot be renewed"):
         lifecycle.extend_deadline(order.number, "grace", "The customer asked", ends + 30 * DAY)
 
