@@ -15,12 +15,14 @@ from django.utils import timezone
 from temporalio.exceptions import ApplicationError
 
 from orders.carriers.base import CarrierMisconfigured, CarrierRefused
-from orders.models import SagaStep
-from orders.services import ending, mails, steps
+from orders.models import Saga, SagaStep
+from orders.services import authorizations, ending, mails, steps
 from orders.services.audit import Done, StepRef, StepRefused, once_with_call, write_failure
 from orders.workflows.types import (
     Alert,
     FailedUndo,
+    HoldResult,
+    Lapse,
     MailInput,
     RetryInput,
     RollbackStart,
@@ -80,17 +82,36 @@ def release_inventory(step: StepInput) -> StepResult:
 
 
 @orm_activity
-def create_payment_hold(step: StepInput) -> StepResult:
+def create_payment_hold(step: StepInput) -> HoldResult:
     wanted = datetime.fromisoformat(step.deadline)
-    holds: list[datetime] = []
+    held: list[Saga] = []
 
     def do(ref: StepRef) -> SagaStep:
-        row, deadline = steps.create_payment_hold(ref, wanted)
-        holds.append(deadline)
+        row, saga = steps.create_payment_hold(ref, wanted)
+        held.append(saga)
         return row
 
     row = _audited(step, do)
-    return StepResult(outcome=row.outcome, reference=row.reference, deadline=holds[0].isoformat())
+    until = held[0].payment.authorized_until if held[0].payment else None
+    return HoldResult(
+        reference=row.reference,
+        deadline=(held[0].deadline or wanted).isoformat(),
+        authorized_until=until.isoformat() if until else "",
+    )
+
+
+@orm_activity
+def renew_authorization(step: StepInput) -> str:
+    lapses = datetime.fromisoformat(step.deadline)
+    try:
+        return authorizations.renew(step.order_number, step.attempt, lapses).isoformat()
+    except Exception as error:
+        raise _for_the_engine(error) from error
+
+
+@orm_activity
+def note_lapse(lapse: Lapse) -> None:
+    authorizations.note_lapse(lapse.order_number, lapse.attempt, datetime.fromisoformat(lapse.at), lapse.why)
 
 
 @orm_activity
@@ -182,6 +203,8 @@ ALL: list[Callable[..., Any]] = [
     reserve_inventory,
     release_inventory,
     create_payment_hold,
+    renew_authorization,
+    note_lapse,
     release_payment_hold,
     capture_payment,
     refund_payment,

@@ -7,6 +7,7 @@ holds the lock of the payment, which comes after the order's.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from django.conf import settings
@@ -14,12 +15,18 @@ from django.dispatch import receiver
 
 from orders.models import Mail, Order, OrderEvent, Saga
 from orders.services import lifecycle, mails
-from orders.workflows.types import TASK_QUEUE, MailInput, PaymentFailed
+from orders.workflows.types import TASK_QUEUE, AuthorizationLasts, MailInput, PaymentFailed
 from payments.gateways import gateway
 from payments.ledger import Totals
 from payments.models import Payment, PaymentEvent, ReviewItem
 from payments.services import transfers
-from payments.signals import payment_refunded, payments_failed, payments_received
+from payments.services.recording import totals_of
+from payments.signals import (
+    authorizations_last,
+    payment_refunded,
+    payments_failed,
+    payments_received,
+)
 from shop.kernel import outbox
 from shop.kernel.models import OutboxMessage
 from shop.kernel.money import Money
@@ -115,15 +122,48 @@ def tell_sagas_that_payments_failed(failed: Sequence[tuple[Payment, str]], **_: 
     waiting = [
         (sagas[payment.pk], detail)
         for payment, detail in failed
-        if payment.pk in sagas and not sagas[payment.pk].is_final
+        if payment.pk in sagas and not _is_over(sagas[payment.pk])
     ]
     outbox.signal_workflows([_payment_failed(saga, detail) for saga, detail in waiting])
+
+
+def _is_over(saga: Saga) -> bool:
+    return saga.is_final or saga.status == Saga.Status.COMPENSATING
 
 
 def _payment_failed(saga: Saga, detail: str) -> tuple[str, str, str, PaymentFailed]:
     message_id = f"{saga.order.workflow_id}/{saga.attempt}/payment-failed"
     signal = PaymentFailed(message_id, saga.attempt, detail)
     return message_id, saga.order.workflow_id, "payment_failed", signal
+
+
+@receiver(authorizations_last)
+def tell_sagas_how_long_authorizations_last(payments: Sequence[Payment], **_: Any) -> None:
+    """Only while they wait: they have the first news from their own call, and need none when the money is there."""
+    sagas = _sagas_of(payments)
+    waiting = [payment for payment in payments if _waits(sagas.get(payment.pk))]
+    totals = totals_of(waiting)
+    outbox.signal_workflows(
+        [
+            _authorization_lasts(sagas[payment.pk], payment.authorized_until)
+            for payment in waiting
+            if payment.authorized_until and payment.missing(totals[payment.pk]) > 0
+        ]
+    )
+
+
+def _waits(saga: Saga | None) -> bool:
+    return saga is not None and saga.status == Saga.Status.WAITING
+
+
+def _authorization_lasts(saga: Saga, until: datetime) -> tuple[str, str, str, AuthorizationLasts]:
+    message_id = f"{saga.order.workflow_id}/{saga.attempt}/authorized-until/{until.isoformat()}"
+    signal = AuthorizationLasts(message_id, saga.attempt, until.isoformat())
+    return message_id, saga.order.workflow_id, "authorization_lasts", signal
+
+
+# What is of no use any more once a saga has ended, by whatever way.
+OUTDATED_BY_THE_END = ("authorization_lasts", "payment_failed")
 
 
 @receiver(outbox.message_undeliverable)
@@ -135,7 +175,7 @@ def review_undeliverable(message: OutboxMessage, **_: Any) -> None:
         .select_related("order", "payment")
         .first()
     )
-    if saga is None:
+    if saga is None or (saga.is_final and message.name in OUTDATED_BY_THE_END):
         return
     if not saga.is_final:
         asked = message.payload.get("reason")

@@ -10,8 +10,12 @@ from django.dispatch import Signal
 # too late. Left out for money of a bank statement, where what is too much or too late is not recorded as received.
 payments_received = Signal()
 
-# failed: Sequence[tuple[Payment, str]], with the reason. The authorization was declined or lapsed.
+# failed: Sequence[tuple[Payment, str]], with the reason. The authorization was declined, lapsed, or was
+# released at the provider.
 payments_failed = Signal()
+
+# payments: Sequence[Payment]. Their `authorized_until` has become known, or later.
+authorizations_last = Signal()
 
 # payment: Payment, money: Money, request: PaymentEvent (the refund that was asked for). The gateway has taken on a
 # refund that a person asked for; it may take days until it is done.

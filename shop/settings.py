@@ -176,6 +176,7 @@ if SANDBOX_URL:
     PAYMENT_GATEWAYS["sandbox"] = "payments.gateways.sandbox.SandboxGateway"
 STRIPE_API_KEY: str = env.str("STRIPE_API_KEY", default="")
 STRIPE_API_BASE: str = env.str("STRIPE_API_BASE", default="https://api.stripe.com").rstrip("/")
+STRIPE_EXTENDED_AUTHORIZATION: bool = env.bool("STRIPE_EXTENDED_AUTHORIZATION", default=False)
 STRIPE_WEBHOOK_SECRETS: list[str] = env.list("STRIPE_WEBHOOK_SECRETS", default=[])
 if STRIPE_API_KEY:
     PAYMENT_GATEWAYS["stripe"] = "payments.gateways.stripe.StripeGateway"

@@ -10,7 +10,7 @@ from django.contrib.auth.models import AnonymousUser, User
 from django.db.models import QuerySet
 from django.urls import reverse
 
-from orders.admin.listing import due_soon
+from orders.admin.listing import due_soon, lapsing
 from orders.models import DeadLetter, Order
 from payments.models import ReviewItem
 from shop.kernel.admin.messages import overdue
@@ -66,6 +66,14 @@ _KINDS = (
         lambda: due_soon(Order.objects.all()),
         "orders_order",
         "deadline=soon",
+    ),
+    _Kind(
+        "Authorizations about to expire",
+        "orders.view_order",
+        lambda: lapsing(Order.objects.all()),
+        "orders_order",
+        "authorization=lapsing",
+        urgent=True,
     ),
     _Kind(
         "Messages to Temporal that wait for more than a minute",

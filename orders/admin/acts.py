@@ -217,9 +217,15 @@ class Extend(OrderAct):
         assert saga is not None
         assert saga.deadline is not None
         latest = lifecycle.latest_deadline(subject, saga)
+        lapses = saga.payment.authorized_until if saga.payment else None
+        renewal = (
+            f" Its authorization lasts until {lapses:%Y-%m-%d %H:%M} UTC and has to be renewed for that."
+            if lapses and lapses < latest
+            else ""
+        )
         return (
             f"The deadline is {saga.deadline:%Y-%m-%d %H:%M} UTC now; "
-            f"{latest:%Y-%m-%d %H:%M} UTC is the latest possible."
+            f"{latest:%Y-%m-%d %H:%M} UTC is the latest possible.{renewal}"
         )
 
     def do(self, subject: Order, data: dict[str, Any], actor: str, seen: str) -> lifecycle.Acted:

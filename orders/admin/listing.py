@@ -6,7 +6,8 @@ from datetime import timedelta
 
 from django.conf import settings
 from django.contrib import admin
-from django.db.models import OuterRef, QuerySet, Subquery, Sum
+from django.db.models import F, OuterRef, QuerySet, Subquery, Sum
+from django.db.models.functions import Least
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
@@ -16,6 +17,7 @@ from payments.gateways.base import EventOutcome, EventType
 from payments.models import PaymentEvent
 
 SOON = timedelta(hours=48)
+LAPSING = timedelta(hours=24)
 
 
 def with_money_and_deadline(orders: QuerySet[Order]) -> QuerySet[Order]:
@@ -31,7 +33,10 @@ def with_money_and_deadline(orders: QuerySet[Order]) -> QuerySet[Order]:
     )
     return orders.annotate(
         latest_payment=Subquery(latest.values("payment")[:1]),
-        pay_until=Subquery(latest.values("deadline")[:1]),
+        # PostgreSQL's LEAST passes over what is not known.
+        pay_until=Least(
+            Subquery(latest.values("deadline")[:1]), Subquery(latest.values("payment__authorized_until")[:1])
+        ),
         amount_received=Subquery(receipts.values("sum")),
     )
 
@@ -40,6 +45,16 @@ def due_soon(orders: QuerySet[Order]) -> QuerySet[Order]:
     """Those whose wait for money ends within 48 hours."""
     waiting = Saga.objects.filter(status=Saga.Status.WAITING, deadline__lt=timezone.now() + SOON)
     return orders.filter(status=Order.Status.AWAITING_PAYMENT, pk__in=waiting.values("order"))
+
+
+def lapsing(orders: QuerySet[Order]) -> QuerySet[Order]:
+    """Those whose authorization ends within 24 hours, before their money was taken or their wait has ended."""
+    sagas = Saga.objects.filter(
+        status__in=(Saga.Status.WAITING, Saga.Status.RUNNING),
+        payment__closed_at=None,
+        payment__authorized_until__lt=timezone.now() + LAPSING,
+    ).exclude(status=Saga.Status.WAITING, deadline__lte=F("payment__authorized_until"))
+    return orders.filter(status=Order.Status.AWAITING_PAYMENT, pk__in=sagas.values("order"))
 
 
 class PaymentMethodFilter(admin.SimpleListFilter):
@@ -62,3 +77,14 @@ class DeadlineFilter(admin.SimpleListFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Order]) -> QuerySet[Order]:
         return due_soon(queryset) if self.value() == "soon" else queryset
+
+
+class AuthorizationFilter(admin.SimpleListFilter):
+    title = _("authorization")
+    parameter_name = "authorization"
+
+    def lookups(self, request: HttpRequest, model_admin: object) -> list[tuple[str, str]]:
+        return [("lapsing", str(_("ends within 24 hours")))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Order]) -> QuerySet[Order]:
+        return lapsing(queryset) if self.value() == "lapsing" else queryset

@@ -48,7 +48,13 @@ class OrderAdmin(ActingAdmin, FastListAdmin):
         "deadline",
         "created_at",
     )
-    list_filter = ("status", listing.PaymentMethodFilter, listing.DeadlineFilter, "created_at")
+    list_filter = (
+        "status",
+        listing.PaymentMethodFilter,
+        listing.DeadlineFilter,
+        listing.AuthorizationFilter,
+        "created_at",
+    )
     search_fields = ("number", "customer_name", "customer_email", "lines__sku")
     search_help_text = _("Number, customer, e-mail or SKU")
     sortable_by: ClassVar = ("number", "created_at")

@@ -146,7 +146,7 @@ def order_now(number: str) -> OrderOut:
         total=order.total,
         amount_received=totals.received if totals else 0,
         currency=order.currency,
-        deadline=saga.deadline if saga else None,
+        deadline=saga.pay_until if saga else None,
         payment=PaymentOut(
             gateway=payment.gateway if payment else order.payment_method,
             reference=payment.reference if payment else "",

@@ -26,6 +26,7 @@ class OrderEvent(models.Model):
         WATCH = "watch", _("payment watched")
         UNWATCH = "unwatch", _("payment no longer watched")
         NOTE = "note", _("note")
+        LAPSE = "lapse", _("authorization about to expire")
         LATE = "late", _("came too late")
 
     order = models.ForeignKey("orders.Order", models.PROTECT, related_name="events")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import ClassVar
 
 import pgtrigger
@@ -56,6 +57,12 @@ class Saga(models.Model):
     @property
     def is_final(self) -> bool:
         return self.status in self.FINAL
+
+    @property
+    def pay_until(self) -> datetime | None:
+        """Until when the customer's money must have come: the deadline, or the authorization's end before it."""
+        lapses = self.payment.authorized_until if self.payment else None
+        return min(self.deadline, lapses or self.deadline) if self.deadline else None
 
     def key(self, step: str) -> str:
         """The idempotency key of a step: the same for every retry, replay and worker of this attempt."""

@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from orders.carriers import carrier
 from orders.models import Order, OrderEvent, Saga, Shipment
+from orders.services import authorizations
 from orders.services.audit import lock_saga
 from orders.services.status import move_order
 from orders.workflows.policies import MAX_EXTENSION, execution_timeout
@@ -91,6 +92,9 @@ def why_not_extend(order: Order, saga: Saga | None) -> str:
         return f"The order does not wait for money: {order.get_status_display()}."
     if cancel_asked_for(saga):
         return "Its cancellation was asked for and is on its way."
+    lapses = authorizations.last_moment(saga)
+    if lapses and lapses <= saga.deadline:
+        return f"The authorization ends on {lapses:%Y-%m-%d %H:%M} UTC and cannot be renewed."
     if latest_deadline(order, saga) <= saga.deadline:
         return "The deadline cannot be moved any further."
     return ""
@@ -102,10 +106,9 @@ def cancel_asked_for(saga: Saga) -> bool:
 
 
 def latest_deadline(order: Order, saga: Saga) -> datetime:
-    """How far the deadline may be moved: `MAX_EXTENSION`, and never beyond the authorization."""
+    """How far the deadline may be moved: `MAX_EXTENSION`, and not beyond an authorization that ends for good."""
     latest = saga.created_at + order.payment_window + MAX_EXTENSION
-    lapses = saga.payment.authorized_until if saga.payment else None
-    return min(latest, lapses or latest)
+    return min(latest, authorizations.last_moment(saga) or latest)
 
 
 # --- actions ---------------------------------------------------------------------------------------------
@@ -266,6 +269,11 @@ def extend_deadline(
         before=before.isoformat(),
         after=deadline.isoformat(),
     )
+    if saga.pay_until and saga.pay_until < deadline:
+        return Acted(
+            f"The order waits until {deadline:%Y-%m-%d %H:%M} UTC. Its authorization lasts until "
+            f"{saga.pay_until:%Y-%m-%d %H:%M} UTC and is renewed before, if the provider agrees."
+        )
     return Acted(f"The customer has until {deadline:%Y-%m-%d %H:%M} UTC.")
 
 

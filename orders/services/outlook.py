@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from django.utils import timezone
 
 from orders.models import Mail, Order, OrderEvent, Saga
+from orders.services import authorizations
 from payments import ledger
 from payments.gateways.base import EventType
 from payments.models import Payment
@@ -23,7 +24,8 @@ AFTERMATH = timedelta(minutes=2)
 class Outlook:
     """`difference` is what is missing, or (below zero) what came in too much. `live`: it moves by itself now.
 
-    `refund_requested` is on its way back to the customer, `refunded` is there.
+    `refund_requested` is on its way back to the customer, `refunded` is there. `authorized_until` is set as
+    long as it matters: while there is something to capture.
     """
 
     state: str
@@ -35,6 +37,7 @@ class Outlook:
     refunded: Money
     payment_status: str
     deadline: datetime | None
+    authorized_until: datetime | None
     live: bool
     queued: bool
 
@@ -57,10 +60,22 @@ def outlook(order: Order, saga: Saga | None) -> Outlook:
         refund_requested=Money(totals.refund_requested, order.currency),
         refunded=Money(totals.refunded, order.currency),
         payment_status=totals.status.replace("_", " ") if saga and saga.payment else "",
-        deadline=saga.deadline if saga else None,
+        deadline=_deadline(saga) if saga else None,
+        authorized_until=_authorized_until(order, saga) if saga else None,
         live=queued or (saga is not None and (not saga.is_final or _has_aftermath(saga, totals))),
         queued=queued,
     )
+
+
+def _deadline(saga: Saga) -> datetime | None:
+    """The one that can be kept: not beyond an authorization that ends for good."""
+    waits = saga.status == S.WAITING and saga.deadline
+    return min(waits, authorizations.last_moment(saga) or waits) if waits else saga.deadline
+
+
+def _authorized_until(order: Order, saga: Saga) -> datetime | None:
+    waiting = order.status == Order.Status.AWAITING_PAYMENT
+    return saga.payment.authorized_until if saga.payment and waiting else None
 
 
 def _has_aftermath(saga: Saga, totals: ledger.Totals) -> bool:
@@ -113,26 +128,52 @@ def _in_words(order: Order, saga: Saga | None, missing: Money, queued: bool) -> 
                 f"Its rollback failed. Reason of the rollback: {saga.reason}",
                 "Nothing, until its dead letters are retried.",
             )
-    return _running(order)
+    return _running(order, saga)
 
 
 def _waiting(saga: Saga, missing: Money) -> tuple[str, str]:
     if missing.amount <= 0:
-        return "The money is there.", "The payment is captured and the parcel is shipped."
-    until = f"{saga.deadline:%Y-%m-%d %H:%M} UTC" if saga.deadline else "the deadline"
+        return "The money is there.", _captured_before(saga)
+    state = f"Waiting for {missing.format()}."
+    until = _minute(saga.deadline) if saga.deadline else "the deadline"
+    lapses = saga.payment.authorized_until if saga.payment else None
+    if lapses is None or saga.deadline is None or lapses >= saga.deadline:
+        renewal = ""
+    elif authorizations.last_moment(saga):
+        return (
+            state,
+            f"The authorization ends on {_minute(lapses)} and cannot be renewed. The provider is asked a last "
+            "time then; if the money is not there, everything is rolled back. Until then the payment can be "
+            "confirmed, if somebody knows that the money is there, or the order cancelled; the wait cannot be "
+            "made longer.",
+        )
+    else:
+        renewal = (
+            f"The authorization lasts until {_minute(lapses)}; it is renewed before, if the provider agrees. "
+        )
     return (
-        f"Waiting for {missing.format()}.",
-        f"The customer is reminded before the deadline. At {until} the provider is asked a last time; "
+        state,
+        f"{renewal}The customer is reminded before the deadline. At {until} the provider is asked a last time; "
         "if the money is not there then, everything is rolled back.",
     )
 
 
-def _running(order: Order) -> tuple[str, str]:
+def _captured_before(saga: Saga) -> str:
+    lapses = saga.payment.authorized_until if saga.payment else None
+    before = f" The authorization lasts until {_minute(lapses)}." if lapses else ""
+    return f"The payment is captured and the parcel is shipped.{before}"
+
+
+def _minute(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
+
+
+def _running(order: Order, saga: Saga) -> tuple[str, str]:
     match order.status:
         case Order.Status.PAID:
             return "Paid.", "The parcel is handed to the carrier, then the customer is told."
         case Order.Status.SHIPPED:
             return "Paid and handed to the carrier.", "The customer is told; then the order is complete."
         case Order.Status.AWAITING_PAYMENT:
-            return "The money is there.", "The payment is captured and the parcel is shipped."
+            return "The money is there.", _captured_before(saga)
     return "Its saga has begun.", "Stock is reserved and the payment is opened."

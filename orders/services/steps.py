@@ -15,7 +15,7 @@ from django.conf import settings
 from orders.carriers import carrier
 from orders.carriers.base import CarrierShipment
 from orders.models import Mail, Order, Saga, SagaStep, Shipment
-from orders.services import mails, monitoring, stock
+from orders.services import authorizations, mails, monitoring, stock
 from orders.services.audit import SKIPPED, Done, StepRef, StepRefused, once, once_with_call
 from orders.services.status import move_order, move_saga
 from orders.workflows.types import Step
@@ -58,10 +58,10 @@ def release_inventory(ref: StepRef) -> SagaStep:
 # --- authorization ---------------------------------------------------------------------------------------
 
 
-def create_payment_hold(ref: StepRef, deadline: datetime) -> tuple[SagaStep, datetime]:
-    """Authorize the order's total. The wait ends at `deadline`, or before the authorization lapses.
+def create_payment_hold(ref: StepRef, deadline: datetime) -> tuple[SagaStep, Saga]:
+    """Authorize the order's total; its money is waited for until `deadline`.
 
-    Returns the audit row and the deadline that holds.
+    Returns the audit row, and the saga: of a step that was done before the deadline may have been moved.
     """
 
     def call(saga: Saga) -> tuple[Payment, GatewayResult]:
@@ -77,17 +77,15 @@ def create_payment_hold(ref: StepRef, deadline: datetime) -> tuple[SagaStep, dat
         payment = absorb(payment, result.payment, source="call")
         if result.payment.status == RemoteStatus.DECLINED:
             raise StepRefused("The payment was declined.")
-        lapses = payment.authorized_until
         if saga.status == S.RUNNING:
-            move_saga(saga, S.WAITING, payment=payment, deadline=min(deadline, lapses or deadline))
+            move_saga(saga, S.WAITING, payment=payment, deadline=deadline)
             move_order(saga.order, O.AWAITING_PAYMENT)
             if payment.gateway in settings.MONITORED_GATEWAYS:
                 monitoring.begin(saga, "saga")
         return Done(reference=payment.reference)
 
     row = _gateway_step(ref, call, effect)
-    recorded = Saga.objects.values_list("deadline", flat=True).get(pk=row.saga_id)
-    return row, recorded or deadline
+    return row, Saga.objects.select_related("payment").get(pk=row.saga_id)
 
 
 def release_payment_hold(ref: StepRef) -> SagaStep:
@@ -124,12 +122,21 @@ def release_payment_hold(ref: StepRef) -> SagaStep:
 
 
 def capture_payment(ref: StepRef) -> SagaStep:
-    """Take the order's total, or the little less that staff have accepted as full."""
+    """Take the order's total, or the little less that staff have accepted as full.
+
+    An authorization that should have lapsed is looked at first, and so is one whose capture is refused.
+    """
 
     def call(saga: Saga) -> GatewayResult:
         payment = _payment(saga)
         due = Money(payment.expected(payment.totals()), payment.currency)
-        return gateway(payment.gateway).capture(payment.reference, due, ref.key)
+        if authorizations.is_overdue(payment):
+            authorizations.refuse_if_lapsed(payment)
+        try:
+            return gateway(payment.gateway).capture(payment.reference, due, ref.key)
+        except GatewayRefused:
+            authorizations.refuse_if_lapsed(payment)
+            raise
 
     def effect(saga: Saga, result: GatewayResult) -> Done:
         absorb(_payment(saga), result.payment, source="call")

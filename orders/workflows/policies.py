@@ -21,6 +21,10 @@ HARD = RetryPolicy(
 # What touches our own database only waits for the database.
 PATIENT = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=5))
 
+# An authorization is renewed this long before it lapses; a provider that cannot be reached is asked again.
+RENEW_BEFORE = timedelta(hours=24)
+LAST_RENEWAL_BEFORE = timedelta(hours=6)
+
 # How far staff may move a deadline beyond the first one, all extensions together.
 MAX_EXTENSION = timedelta(days=60)
 
@@ -39,7 +43,7 @@ def execution_timeout(payment_window: timedelta) -> timedelta:
 
     A day on top is for a database that is away: work on our own data waits for it.
     """
-    steps = 6  # five steps and the last check at the deadline
+    steps = 7  # five steps, a renewal that is under way at the deadline, and the last check there
     undos = 4
     mails = 5
     return payment_window + MAX_EXTENSION + worst_case(HARD) * (steps + undos + mails) + timedelta(days=1)

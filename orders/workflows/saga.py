@@ -17,10 +17,13 @@ with workflow.unsafe.imports_passed_through():
     from orders.workflows import policies
     from orders.workflows.types import (
         Alert,
+        AuthorizationLasts,
         CancelOrder,
         ConfirmPayment,
         ExtendDeadline,
         FailedUndo,
+        HoldResult,
+        Lapse,
         MailInput,
         PaymentFailed,
         Progress,
@@ -69,7 +72,9 @@ class OrderSagaWorkflow:
        undo runs, newest first, and nothing stops it: not a failed undo, not a second cancel.
     3. An undo that fails for good becomes a dead letter, and the saga ends `compensation_failed`.
     4. Money counts until the last moment: at the deadline the provider is asked once more.
-    5. The confirmation mail is no reason to call back a paid parcel: if it fails for good, ops are told and
+    5. An authorization that would lapse before the deadline is renewed in time; where that cannot be, people
+       are told while they can still decide, and the wait ends with the authorization.
+    6. The confirmation mail is no reason to call back a paid parcel: if it fails for good, ops are told and
        the saga completes.
     """
 
@@ -83,6 +88,9 @@ class OrderSagaWorkflow:
         self._confirmed = False
         self._failed: PaymentFailed | None = None
         self._deadline: datetime | None = None
+        self._lapses: datetime | None = None
+        self._renew_at: datetime | None = None  # None: nothing can be done about its lapse any more
+        self._warned_of: datetime | None = None
         self._reminded = False
         self._payment_id = order.payment_id
         self._shipment_id = order.shipment_id
@@ -114,20 +122,27 @@ class OrderSagaWorkflow:
     async def _fulfil(self) -> None:
         await self._do(INVENTORY, local=True)
         window = timedelta(seconds=self._order.payment_window_s)
-        hold = await self._do(
-            PAYMENT_HOLD, local=not self._order.gateway_remote, deadline=workflow.now() + window
+        hold: HoldResult = await self._do(
+            PAYMENT_HOLD,
+            HoldResult,
+            local=not self._order.gateway_remote,
+            deadline=workflow.now() + window,
         )
         self._payment_id = hold.reference
         deadline = datetime.fromisoformat(hold.deadline)
         self._deadline = max(deadline, self._deadline or deadline)  # an extension may have overtaken us
+        if hold.authorized_until:
+            self._lasts_until(datetime.fromisoformat(hold.authorized_until))
         self._mail("received")
         await self._wait_for_money()
         await self._do(PAYMENT_CAPTURED, local=not self._order.gateway_remote)
-        shipment = await self._do(SHIPPING, local=not self._order.carrier_remote)
+        shipment: StepResult = await self._do(SHIPPING, local=not self._order.carrier_remote)
         self._shipment_id = shipment.reference
         await self._confirm()
 
-    async def _do(self, work: Work, *, local: bool, deadline: datetime | None = None) -> StepResult:
+    async def _do(
+        self, work: Work, result_type: type = StepResult, *, local: bool, deadline: datetime | None = None
+    ) -> Any:
         self._leave_if_cancelled()
         self._undos.append(work)
         self._enter(work.step)
@@ -137,8 +152,8 @@ class OrderSagaWorkflow:
             work.step,
             deadline=deadline.isoformat() if deadline else "",
         )
-        result: StepResult = await execute(
-            work.action, argument, StepResult, local=local, policy=work.policy, summary=f"{work.step}"
+        result = await execute(
+            work.action, argument, result_type, local=local, policy=work.policy, summary=f"{work.step}"
         )
         # An activity that was asked to stop and finished all the same returns as if nothing had been asked.
         self._leave_if_cancelled()
@@ -146,34 +161,102 @@ class OrderSagaWorkflow:
 
     async def _wait_for_money(self) -> None:
         self._enter("waiting for payment", "waiting")
+        since, remind_before = workflow.now(), timedelta(seconds=self._order.reminder_before_s)
         while not (self._confirmed or self._failed):
-            deadline = self._deadline
-            assert deadline is not None
-            remind_at = deadline - timedelta(seconds=self._order.reminder_before_s)
-            now = workflow.now()
-            if now >= deadline:
+            self._leave_if_cancelled()  # what is awaited below may have swallowed a cancel
+            now, ends = workflow.now(), self._wait_ends()
+            # An authorization may end long before the deadline, for which the reminder's time was chosen.
+            remind_at = ends - min(remind_before, (ends - since) / 4)
+            renew_at = self._renew_at if self._lapses_early() else None
+            if now >= ends:
                 await self._check_a_last_time()
-                continue
-            if now >= remind_at and not self._reminded:
+            elif renew_at and now >= renew_at:
+                await self._renew()
+            elif now >= remind_at and not self._reminded:
                 self._reminded = True
                 self._mail("reminder")
-            until = deadline if self._reminded else remind_at
-
-            def something_came(seen: datetime = deadline) -> bool:
-                return self._confirmed or self._failed is not None or self._deadline != seen
-
-            with contextlib.suppress(asyncio.TimeoutError):  # the loop looks at the clock
-                await workflow.wait_condition(
-                    something_came,
-                    timeout=until - now,
-                    timeout_summary="payment deadline" if self._reminded else "payment reminder",
-                )
+            else:
+                moments = {"payment deadline": ends}
+                if not self._reminded:
+                    moments["payment reminder"] = remind_at
+                if renew_at:
+                    moments["renewal of the authorization"] = renew_at
+                await self._sleep_until(*min(moments.items(), key=lambda moment: moment[1]))
         if self._failed and not self._confirmed:
             raise ApplicationError(self._failed.detail, type="PaymentFailed")
         self._enter("payment confirmed", "running")
 
+    async def _sleep_until(self, what: str, moment: datetime) -> None:
+        """Until then, or until something has come that changes the wait."""
+        seen = (self._deadline, self._lapses)
+
+        def something_came() -> bool:
+            return self._confirmed or self._failed is not None or (self._deadline, self._lapses) != seen
+
+        with contextlib.suppress(asyncio.TimeoutError):  # the loop looks at the clock
+            await workflow.wait_condition(
+                something_came, timeout=moment - workflow.now(), timeout_summary=what
+            )
+
+    def _wait_ends(self) -> datetime:
+        assert self._deadline is not None
+        return min(self._deadline, self._lapses or self._deadline)
+
+    def _lapses_early(self) -> bool:
+        """Whether the authorization ends before the deadline."""
+        return self._lapses is not None and self._deadline is not None and self._lapses < self._deadline
+
+    def _lasts_until(self, moment: datetime) -> None:
+        """The authorization lasts until then; it is renewed a day before, or in its last quarter if shorter."""
+        if self._lapses is None or moment > self._lapses:
+            self._lapses = moment
+            self._renew_at = moment - min(policies.RENEW_BEFORE, (moment - workflow.now()) / 4)
+
+    async def _renew(self) -> None:
+        """Have the authorization last longer; if it cannot, tell people, and try again if that has a chance."""
+        lapses = self._lapses
+        assert lapses is not None
+        self._renew_at = None
+        argument = StepInput(
+            self._order.order_number, self._order.attempt, Step.PAYMENT_HOLD, deadline=lapses.isoformat()
+        )
+        try:
+            until = await execute(
+                "renew_authorization",
+                argument,
+                str,
+                local=not self._order.gateway_remote,
+                policy=policies.HARD,
+                summary="renewal of the authorization",
+            )
+        except ActivityError as error:
+            self._leave_if_cancelled()
+            left = lapses - workflow.now()
+            if may_succeed_later(error) and left > policies.LAST_RENEWAL_BEFORE:
+                self._renew_at = workflow.now() + left / 2
+            await self._warn(lapses, in_words(error))
+        else:
+            self._lasts_until(datetime.fromisoformat(until))
+
+    async def _warn(self, lapses: datetime, why: str) -> None:
+        """Tell people, once of each lapse: in the order's timeline, and by mail."""
+        if self._warned_of == lapses or self._confirmed:
+            return
+        self._warned_of = lapses
+        lapse = Lapse(self._order.order_number, self._order.attempt, lapses.isoformat(), why)
+        await execute("note_lapse", lapse, type(None), local=True, policy=policies.PATIENT)
+        text = (
+            f"It could not be renewed: {why}\n\nIf the money has not come by then, the order is rolled back. "
+            "Until then you can confirm the payment, if you know that the money is there, or cancel the order. "
+            "The deadline cannot be moved beyond that."
+        )
+        alert = self._alert(
+            f"lapse/{lapses:%Y%m%dT%H%M%S}", f"The authorization ends on {lapses:%Y-%m-%d %H:%M} UTC", text
+        )
+        self._mails.append(asyncio.create_task(alert))  # beside the saga, which waits on
+
     async def _check_a_last_time(self) -> None:
-        asked_for = self._deadline
+        asked_for, lapsed = self._wait_ends(), self._lapses_early()
         state = await execute(
             "check_payment_status",
             StepInput(self._order.order_number, self._order.attempt, Step.PAYMENT_HOLD),
@@ -184,7 +267,12 @@ class OrderSagaWorkflow:
         )
         if state == "paid":
             self._confirmed = True
-        elif not self._confirmed and self._deadline == asked_for:
+        elif not self._confirmed and self._wait_ends() == asked_for:
+            if lapsed:
+                raise ApplicationError(
+                    f"The authorization lapsed on {asked_for:%Y-%m-%d %H:%M} UTC before the payment arrived",
+                    type="AuthorizationLapsed",
+                )
             raise ApplicationError("No payment arrived before the deadline", type="PaymentTimeout")
 
     async def _confirm(self) -> None:
@@ -305,7 +393,7 @@ class OrderSagaWorkflow:
 
     def _enter(self, stage: str, search: str = "") -> None:
         self._stage = stage
-        deadline = f", payment until {self._deadline:%Y-%m-%d %H:%M} UTC" if self._deadline else ""
+        deadline = f", payment until {self._wait_ends():%Y-%m-%d %H:%M} UTC" if self._deadline else ""
         workflow.set_current_details(f"**{stage}**{deadline}")
         if search:
             workflow.upsert_search_attributes([SAGA_STAGE.value_set(search)])
@@ -333,11 +421,17 @@ class OrderSagaWorkflow:
         if message.attempt == self._order.attempt and (self._deadline is None or deadline > self._deadline):
             self._deadline = deadline
 
+    @workflow.signal
+    def authorization_lasts(self, message: AuthorizationLasts) -> None:
+        if message.attempt == self._order.attempt:
+            self._lasts_until(datetime.fromisoformat(message.until))
+
     @workflow.query
     def progress(self) -> Progress:
         return Progress(
             stage=self._stage,
             deadline=self._deadline.isoformat() if self._deadline else "",
+            authorized_until=self._lapses.isoformat() if self._lapses else "",
             payment_confirmed=self._confirmed,
             to_undo=[work.step for work in reversed(self._undos) if work.step not in self._undone],
             compensated_steps=list(self._undone),
@@ -387,6 +481,11 @@ def in_words(error: BaseException) -> str:
     if isinstance(error, FailureError):
         return error.message
     return "Cancelled" if isinstance(error, asyncio.CancelledError) else str(error)
+
+
+def may_succeed_later(error: ActivityError) -> bool:
+    """Whether the activity was given up on, and not refused for good."""
+    return not (isinstance(error.cause, ApplicationError) and error.cause.non_retryable)
 
 
 def kind_of(error: BaseException) -> str:

@@ -66,7 +66,10 @@ class SagaResult:
 
 @dataclass(frozen=True)
 class StepInput:
-    """Which step of which attempt; `rollback_run` is set for an undo. `deadline` is for the payment hold."""
+    """Which step of which attempt; `rollback_run` is set for an undo.
+
+    `deadline`: until when the money is waited for, or the authorization lasts; for the payment hold.
+    """
 
     order_number: str
     attempt: int
@@ -77,11 +80,29 @@ class StepInput:
 
 @dataclass(frozen=True)
 class StepResult:
-    """`outcome`: succeeded, or skipped where there was nothing to undo. `deadline`: until when money may come."""
+    """`outcome`: succeeded, or skipped where there was nothing to undo."""
 
     outcome: str
     reference: str = ""
-    deadline: str = ""
+
+
+@dataclass(frozen=True)
+class HoldResult:
+    """`deadline`: until when money is waited for. `authorized_until`: empty if that is not known (yet)."""
+
+    reference: str
+    deadline: str
+    authorized_until: str
+
+
+@dataclass(frozen=True)
+class Lapse:
+    """An authorization that will lapse `at` (ISO 8601 in UTC) and could not be renewed, and why not."""
+
+    order_number: str
+    attempt: int
+    at: str
+    why: str
 
 
 @dataclass(frozen=True)
@@ -182,6 +203,15 @@ class ExtendDeadline:
 
 
 @dataclass(frozen=True)
+class AuthorizationLasts:
+    """`until`: ISO 8601 in UTC. An earlier one than what is known is ignored."""
+
+    message_id: str
+    attempt: int
+    until: str
+
+
+@dataclass(frozen=True)
 class PaymentFailed:
     message_id: str
     attempt: int
@@ -190,10 +220,15 @@ class PaymentFailed:
 
 @dataclass(frozen=True)
 class Progress:
-    """The answer to the `progress` query. `deadline` is ISO 8601 in UTC, empty before the wait."""
+    """The answer to the `progress` query.
+
+    `deadline` is until when the saga waits for the money, `authorized_until` how long it may do so without a
+    renewal; ISO 8601 in UTC, empty before the wait or where there is none.
+    """
 
     stage: str
     deadline: str
+    authorized_until: str
     payment_confirmed: bool
     to_undo: list[str]
     compensated_steps: list[str]

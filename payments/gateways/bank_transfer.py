@@ -100,6 +100,9 @@ class BankTransferGateway:
             row.save(update_fields=["voided_at", "void_key"])
         return GatewayResult(_part(row, "void"), _view(row))
 
+    def renew(self, payment_reference: str, idempotency_key: str) -> GatewayResult:
+        raise GatewayRefused("A receivable does not lapse; there is nothing to renew.", "no_renewal")
+
     @transaction.atomic
     def refund(self, payment_reference: str, money: Money, idempotency_key: str) -> GatewayResult:
         """Have money sent back. The refund has succeeded once a statement shows it booked."""

@@ -59,6 +59,8 @@ class GatewayEvent:
     `psp_reference` is the provider's reference of this very event (its capture, refund, receipt …), unique
     for the gateway and the type; `payment_reference` is that of the authorization that it belongs to.
     `raw_id` is the provider's id of the message that told us, empty when it came as an answer to a call.
+    `authorized_until`: how long the authorization lasts since then, where the event tells. A renewal is an
+    authorization adjustment by nothing.
     """
 
     type: EventType
@@ -70,14 +72,21 @@ class GatewayEvent:
     occurred_at: datetime
     raw_id: str = ""
     detail: str = ""
+    authorized_until: datetime | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON types, for storing."""
-        return {**asdict(self), "occurred_at": self.occurred_at.isoformat()}
+        until = self.authorized_until
+        return {
+            **asdict(self),
+            "occurred_at": self.occurred_at.isoformat(),
+            "authorized_until": until.isoformat() if until else None,
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> GatewayEvent:
         """The event that `to_json` wrote."""
+        until = data.get("authorized_until")
         return cls(
             **{
                 **data,
@@ -85,6 +94,7 @@ class GatewayEvent:
                 "outcome": EventOutcome(data["outcome"]),
                 "money": Money(**data["money"]),
                 "occurred_at": datetime.fromisoformat(data["occurred_at"]),
+                "authorized_until": datetime.fromisoformat(until) if until else None,
             }
         )
 
@@ -134,6 +144,7 @@ class Capabilities:
 
     `remote`: its calls leave this process (so they run as normal activities, never inside a transaction).
     `change_feed`: `changes` works. `partial_capture`, `partial_refund`: amounts below the whole are taken.
+    `renewal`: an authorization can be made to last longer, up to the provider's own limits.
     `webhooks`: the provider sends them, and `parse_webhook` takes them.
     `batch_status`: `statuses` is one call, however many it asks for.
     `received_on_our_account`: the customer's money comes to the shop's own account, so a void does not send
@@ -144,6 +155,7 @@ class Capabilities:
     change_feed: bool
     partial_capture: bool
     partial_refund: bool
+    renewal: bool = False
     webhooks: bool = True
     received_on_our_account: bool = False
     batch_status: bool = False
@@ -163,6 +175,9 @@ class Gateway(Protocol):
 
     def void(self, payment_reference: str, idempotency_key: str) -> GatewayResult:
         """Release an authorization that was not captured."""
+
+    def renew(self, payment_reference: str, idempotency_key: str) -> GatewayResult:
+        """Have an authorization last longer. Refused where the provider cannot, or not any more."""
 
     def refund(self, payment_reference: str, money: Money, idempotency_key: str) -> GatewayResult:
         """Give captured money back. Refused above what was captured and not yet refunded."""

@@ -127,7 +127,12 @@ class SandboxGateway:
 
     name = "sandbox"
     capabilities = Capabilities(
-        remote=True, change_feed=True, partial_capture=True, partial_refund=True, batch_status=True
+        remote=True,
+        change_feed=True,
+        partial_capture=True,
+        partial_refund=True,
+        batch_status=True,
+        renewal=True,
     )
 
     def authorize(self, merchant_reference: str, money: Money, idempotency_key: str) -> GatewayResult:
@@ -139,6 +144,9 @@ class SandboxGateway:
 
     def void(self, payment_reference: str, idempotency_key: str) -> GatewayResult:
         return self._act(payment_reference, "void", {}, idempotency_key)
+
+    def renew(self, payment_reference: str, idempotency_key: str) -> GatewayResult:
+        return self._act(payment_reference, "renew", {}, idempotency_key)
 
     def refund(self, payment_reference: str, money: Money, idempotency_key: str) -> GatewayResult:
         return self._act(payment_reference, "refund", _money(money), idempotency_key)
@@ -267,7 +275,12 @@ def _event(event: Mapping[str, Any], raw_id: str = "") -> GatewayEvent:
         occurred_at=datetime.fromisoformat(event["occurred_at"]),
         raw_id=raw_id,
         detail=event["detail"],
+        authorized_until=_moment(event.get("authorized_until")),
     )
+
+
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
 
 
 def _not_understood(error: Exception) -> GatewayUnavailable:

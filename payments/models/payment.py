@@ -45,6 +45,9 @@ class Payment(models.Model):
             models.Index(
                 fields=["gateway", "id"], condition=Q(closed_at=None), name="payment_open_by_gateway"
             ),
+            models.Index(
+                fields=["authorized_until"], condition=Q(closed_at=None), name="payment_open_by_authorization"
+            ),
         ]
         constraints: ClassVar = [
             models.CheckConstraint(condition=Q(amount__gte=0), name="payment_amount_not_negative"),

@@ -19,12 +19,23 @@ from payments.sandbox.store import Store
 from shop.kernel.money import Money
 
 DEFAULT_AUTHORIZED_FOR = timedelta(days=30)
-PREFIXES = {"authorization": "pay", "receipt": "rcv", "capture": "cap", "void": "vod", "refund": "rfd"}
+MOST_RENEWALS = 3
+PREFIXES = {
+    "authorization": "pay",
+    "authorization_adjustment": "adj",
+    "receipt": "rcv",
+    "capture": "cap",
+    "void": "vod",
+    "refund": "rfd",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that happened. `psp_reference` is its own; `seq` is its place in the change feed."""
+    """One thing that happened. `psp_reference` is its own; `seq` is its place in the change feed.
+
+    `authorized_until` is for those that say how long the authorization lasts.
+    """
 
     seq: int
     id: str
@@ -37,6 +48,7 @@ class Event:
     currency: str
     occurred_at: str
     detail: str
+    authorized_until: str | None
 
     def as_json(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__slots__ if name != "seq"}
@@ -76,6 +88,10 @@ class Payment:
     @property
     def voided(self) -> int:
         return self._total("void")
+
+    @property
+    def renewals(self) -> int:
+        return sum(e.type == "authorization_adjustment" for e in self.events)
 
     @property
     def still_open(self) -> int:
@@ -201,7 +217,10 @@ class Books:
             [reference, merchant_reference, money.currency, iso(now + authorized_for), iso(now)],
         )
         payment = self.payment(reference)
-        return self._record(payment, "authorization", money.amount, psp_reference=reference)
+        until = iso(payment.authorized_until)
+        return self._record(
+            payment, "authorization", money.amount, psp_reference=reference, authorized_until=until
+        )
 
     def capture(self, payment: Payment, money: Money) -> str:
         """Take authorized money, once, the whole or a part; paid by the customer or not."""
@@ -219,6 +238,28 @@ class Books:
         """Release an authorization that was not captured."""
         _still_uncaptured(payment, "voided")
         return self._record(payment, "void", payment.authorized)
+
+    def renew(self, payment: Payment) -> str:
+        """Let an authorization last once more as long as at first, beginning where it would have ended."""
+        _still_uncaptured(payment, "renewed")
+        if payment.renewals >= MOST_RENEWALS:
+            raise Refused(
+                "renewed_too_often",
+                f"This payment was renewed {MOST_RENEWALS} times; it cannot be renewed any more.",
+            )
+        opened = datetime.fromisoformat(payment.created_at)
+        until = payment.authorized_until + (payment.authorized_until - opened) / (payment.renewals + 1)
+        self.db.execute(
+            "UPDATE payments SET authorized_until = ? WHERE psp_reference = ?",
+            [iso(until), payment.psp_reference],
+        )
+        return self._record(
+            payment,
+            "authorization_adjustment",
+            0,
+            detail=f"Authorized until {until:%Y-%m-%d %H:%M} UTC.",
+            authorized_until=iso(until),
+        )
 
     def refund(self, payment: Payment, money: Money) -> str:
         """Give captured money back, in parts or at once."""
@@ -269,11 +310,13 @@ class Books:
         outcome: str = "succeeded",
         psp_reference: str = "",
         detail: str = "",
+        authorized_until: str | None = None,
     ) -> str:
         reference = psp_reference or new_reference(PREFIXES[type_])
         seq = self.db.execute(
             "INSERT INTO events (id, type, outcome, psp_reference, payment_reference, merchant_reference,"
-            " amount, currency, occurred_at, detail) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " amount, currency, occurred_at, detail, authorized_until)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
                 new_reference("evt"),
                 type_,
@@ -285,6 +328,7 @@ class Books:
                 payment.currency,
                 iso(datetime.now(UTC)),
                 detail,
+                authorized_until,
             ],
         ).lastrowid
         if self.announce:

@@ -16,7 +16,7 @@ from typing import Any
 
 from payments.sandbox.refusal import RateLimited, Refused, invalid
 
-WRITES = ("authorize", "capture", "void", "refund", "create_shipment", "cancel_shipment")
+WRITES = ("authorize", "capture", "void", "renew", "refund", "create_shipment", "cancel_shipment")
 READS = ("status", "changes")
 WEBHOOK = "webhook"
 
@@ -32,14 +32,22 @@ GLOBAL_FIELDS = (
 READ_FIELDS = tuple(field for field in GLOBAL_FIELDS if field != "refuse_rate")
 WEBHOOK_FIELDS = ("error_rate", "lost_answer_rate", "duplicate_rate", "latency_ms", "down")
 FIELDS_OF = (
-    dict.fromkeys(WRITES, GLOBAL_FIELDS) | dict.fromkeys(READS, READ_FIELDS) | {WEBHOOK: WEBHOOK_FIELDS}
+    dict.fromkeys(WRITES, GLOBAL_FIELDS)
+    | {"authorize": (*GLOBAL_FIELDS, "hold_s")}
+    | dict.fromkeys(READS, READ_FIELDS)
+    | {WEBHOOK: WEBHOOK_FIELDS}
 )
 LONGEST_LATENCY_MS = 3_600_000
+LONGEST_HOLD_S = 10 * 365 * 24 * 3600
+HIGHEST = {"latency_ms": LONGEST_LATENCY_MS, "hold_s": LONGEST_HOLD_S, "rate_limit_per_s": math.inf}
 
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """The faults of one operation. Rates are between 0 (never) and 1 (always)."""
+    """The faults of one operation. Rates are between 0 (never) and 1 (always).
+
+    `hold_s`: how long an authorization lasts where the call names nothing; 0 is as long as usual.
+    """
 
     error_rate: float = 0
     lost_answer_rate: float = 0
@@ -48,6 +56,7 @@ class Faults:
     down: bool = False
     refuse_rate: float = 0
     duplicate_rate: float = 0
+    hold_s: float = 0
 
 
 def happens(rate: float) -> bool:
@@ -140,14 +149,14 @@ def _problem(field: str, value: object) -> str:
     if field == "down":
         return "" if isinstance(value, bool) else "must be true or false."
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    highest = {"latency_ms": LONGEST_LATENCY_MS, "rate_limit_per_s": math.inf}.get(field, 1)
+    highest = HIGHEST.get(field, 1)
     if is_number and 0 <= value <= highest:  # type: ignore[operator]
         return ""
     if field in RATES:
         return "must be a number from 0 to 1."
-    if field == "latency_ms":
-        return f"must be a number from 0 to {LONGEST_LATENCY_MS}."
-    return "must be a number, 0 or more."
+    if field == "rate_limit_per_s":
+        return "must be a number, 0 or more."
+    return f"must be a number from 0 to {highest}."
 
 
 def practice_error() -> Refused:

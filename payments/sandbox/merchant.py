@@ -17,13 +17,12 @@ from starlette.routing import Route
 from payments.sandbox import reading
 from payments.sandbox.books import DEFAULT_AUTHORIZED_FOR, Books
 from payments.sandbox.connection import Dropped
-from payments.sandbox.faults import FaultBoard, happens, practice_error, practice_refusal
+from payments.sandbox.faults import LONGEST_HOLD_S, FaultBoard, happens, practice_error, practice_refusal
 from payments.sandbox.idempotency import Answer, Answers, request_identity
 from payments.sandbox.refusal import Refused, invalid
 from payments.sandbox.shipments import Shipments
 from payments.sandbox.store import Store
 
-LONGEST_AUTHORIZATION_S = 10 * 365 * 24 * 3600
 MOST_PARCELS = 100
 
 Body = dict[str, Any]
@@ -47,6 +46,7 @@ class MerchantApi:
             Route("/payments/{psp}", self.get_payment, methods=["GET"]),
             Route("/payments/{psp}/capture", self.capture, methods=["POST"]),
             Route("/payments/{psp}/void", self.void, methods=["POST"]),
+            Route("/payments/{psp}/renew", self.renew, methods=["POST"]),
             Route("/payments/{psp}/refund", self.refund, methods=["POST"]),
             Route("/changes", self.changes, methods=["GET"]),
             Route("/shipments", self.create_shipment, methods=["POST"]),
@@ -129,8 +129,8 @@ class MerchantApi:
                 seconds=reading.seconds(
                     body,
                     "authorized_for_s",
-                    DEFAULT_AUTHORIZED_FOR.total_seconds(),
-                    LONGEST_AUTHORIZATION_S,
+                    self.faults.of("authorize").hold_s or DEFAULT_AUTHORIZED_FOR.total_seconds(),
+                    LONGEST_HOLD_S,
                 )
             )
 
@@ -158,6 +158,14 @@ class MerchantApi:
             return lambda: self._payment_answer(200, psp, self.books.void(self.books.payment(psp)))
 
         return await self.write(request, "void", check)
+
+    async def renew(self, request: Request) -> Response:
+        psp = request.path_params["psp"]
+
+        def check(body: Body) -> Callable[[], Answer]:
+            return lambda: self._payment_answer(200, psp, self.books.renew(self.books.payment(psp)))
+
+        return await self.write(request, "renew", check)
 
     async def refund(self, request: Request) -> Response:
         psp = request.path_params["psp"]

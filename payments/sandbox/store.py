@@ -33,7 +33,8 @@ CREATE TABLE IF NOT EXISTS events (
     amount INTEGER NOT NULL,
     currency TEXT NOT NULL,
     occurred_at TEXT NOT NULL,
-    detail TEXT NOT NULL
+    detail TEXT NOT NULL,
+    authorized_until TEXT
 );
 CREATE INDEX IF NOT EXISTS events_by_payment ON events (payment_reference, seq);
 CREATE TABLE IF NOT EXISTS shipments (

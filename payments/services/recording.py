@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 from django.db import transaction
 from django.utils import timezone
@@ -12,8 +13,10 @@ from payments import ledger
 from payments.gateways.base import EventOutcome, EventType, GatewayEvent, RemotePayment
 from payments.ledger import Totals
 from payments.models import Payment, PaymentEvent, ReviewItem, WebhookDelivery
-from payments.signals import payments_failed, payments_received
+from payments.signals import authorizations_last, payments_failed, payments_received
 from shop.kernel.money import Money
+
+RELEASED = "The provider released the authorization."
 
 
 def open_payment(
@@ -49,11 +52,11 @@ def absorb_many(seen: Sequence[tuple[Payment, RemotePayment]], source: str) -> l
     views = [(locked[payment.pk], remote) for payment, remote in seen]
     for payment, remote in views:
         payment.reference = remote.payment_reference
-        payment.authorized_until = remote.authorized_until
         payment.instructions = dict(remote.instructions)
     payments = [payment for payment, _ in views]
-    Payment.objects.bulk_update(payments, ["reference", "authorized_until", "instructions"])
+    Payment.objects.bulk_update(payments, ["reference", "instructions"])
     record_many([(payment, remote.events) for payment, remote in views], source)
+    _last_until([(payment, remote.authorized_until) for payment, remote in views])
     by_reference = {(payment.gateway, payment.reference): payment for payment in payments}
     waiting = WebhookDelivery.objects.filter(
         gateway__in={gateway for gateway, _ in by_reference},
@@ -85,7 +88,9 @@ def record_many(
 ) -> list[PaymentEvent]:
     """The same for many payments, in a constant number of queries. Locks them in the order of their keys."""
     told = [(payment, list(events)) for payment, events in told]
-    _locked(payment for payment, _ in told)
+    locked = _locked(payment for payment, _ in told)
+    for payment, _ in told:
+        payment.authorized_until = locked[payment.pk].authorized_until
     rows: dict[tuple[str, str, str], PaymentEvent] = {}
     wrong_currency = []
     for payment, events in told:
@@ -103,8 +108,26 @@ def record_many(
     )
     new = PaymentEvent.objects.bulk_create(row for key, row in rows.items() if key not in known)
     ReviewItem.objects.bulk_create(wrong_currency, ignore_conflicts=True)
+    # Also from events that are in the books already: they may have come without it at first.
+    _last_until([(payment, event.authorized_until) for payment, events in told for event in events])
     _announce(new)
     return new
+
+
+def _last_until(told: Iterable[tuple[Payment, datetime | None]]) -> None:
+    """The only place where `authorized_until` changes. The caller holds the payments' locks.
+
+    News comes twice, late and in any order; an authorization is renewed and never shortened, so the latest
+    moment heard of is the one that holds.
+    """
+    changed = {}
+    for payment, until in told:
+        if until and (payment.authorized_until is None or until > payment.authorized_until):
+            payment.authorized_until = until
+            changed[payment.pk] = payment
+    if changed:
+        Payment.objects.bulk_update(changed.values(), ["authorized_until"])
+        authorizations_last.send(Payment, payments=list(changed.values()))
 
 
 def _locked(payments: Iterable[Payment]) -> dict[int, Payment]:
@@ -125,6 +148,8 @@ def _announce(new: Sequence[PaymentEvent]) -> None:
                 money[row.payment_id] += row.amount
             case EventType.AUTHORIZATION, EventOutcome.FAILED:
                 failed[row.payment_id] = (row.payment, row.detail or "The payment was declined.")
+            case EventType.VOID, EventOutcome.SUCCEEDED if row.source != "call":  # not our own doing
+                failed[row.payment_id] = (row.payment, row.detail or RELEASED)
     if money:
         totals = totals_of(payments[pk] for pk in money)
         received = [(payments[pk], totals[pk]) for pk in money]

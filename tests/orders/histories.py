@@ -26,6 +26,16 @@ def timed_out(shop: PracticeShop) -> str:
     return shop.waiting().workflow_id
 
 
+def renewed(shop: PracticeShop) -> str:
+    shop.provider.faults(authorize={"hold_s": 7 * 24 * 3600})
+    return shop.waiting().workflow_id
+
+
+def lapsed(shop: PracticeShop) -> str:
+    shop.provider.faults(authorize={"hold_s": 7 * 24 * 3600}, renew={"refuse_rate": 1})
+    return shop.waiting().workflow_id
+
+
 def staff_cancelled(shop: PracticeShop) -> str:
     order = shop.waiting()
     shop.cancel(order)
@@ -83,6 +93,8 @@ STORIES: dict[str, Callable[[PracticeShop], str]] = {
     for story in (
         completed,
         timed_out,
+        renewed,
+        lapsed,
         staff_cancelled,
         payment_failed,
         raw_cancelled,

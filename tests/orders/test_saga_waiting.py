@@ -111,18 +111,6 @@ def test_extension_after_the_reminder_does_not_remind_again(shop: PracticeShop) 
     assert shop.mail_kinds().count("reminder") == 1
 
 
-def test_wait_ends_before_the_authorization_lapses(shop: PracticeShop) -> None:
-    order = shop.waiting(payment_window=timedelta(days=60))
-    payment = shop.saga(order).payment
-    assert payment is not None
-    assert payment.authorized_until is not None
-    assert _deadline(shop, order) == payment.authorized_until
-    with pytest.raises(lifecycle.ActionRefused, match="cannot be moved any further"):
-        lifecycle.extend_deadline(
-            order.number, "grace", "why not", _deadline(shop, order) + timedelta(days=1)
-        )
-
-
 def test_deadline_can_only_be_moved_later_with_a_reason_and_within_limits(shop: PracticeShop) -> None:
     order = shop.waiting()
     deadline = _deadline(shop, order)

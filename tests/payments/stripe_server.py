@@ -67,7 +67,8 @@ class StripeServer:
 
     `faults` maps an operation (`authorize`, `capture`, `void`, `refund`, `status`, `find`, `changes`) to
     `lost_answer`, `error`, `rate_limited`, `slow`, `forbidden` or `garbage`. `requests` lists the operations
-    asked for, `writes` the writes with their keys, `last_headers` are those of the last request.
+    asked for, `writes` the writes with their keys, `last_headers` are those of the last request. An account
+    may have `extended_authorizations` or not.
     """
 
     api_key = "sk_test_stand_in"
@@ -78,6 +79,7 @@ class StripeServer:
         self.requests: list[str] = []
         self.writes: list[tuple[str, str]] = []
         self.last_headers: Mapping[str, str] = {}
+        self.extended_authorizations = False
         self.url = ""
         self._go_on = threading.Event()
         self._lock = threading.RLock()
@@ -126,6 +128,8 @@ class StripeServer:
             assert intent["status"].startswith("requires_")
             assert intent["status"] != "requires_capture"
             charge = self._charge(intent, "succeeded")
+            if capture_before is None and intent.get("_extended"):
+                capture_before = self._now() + 30 * 24 * 3600
             if capture_before is not None:
                 charge["payment_method_details"]["card"]["capture_before"] = capture_before
             intent |= {
@@ -365,8 +369,13 @@ class StripeServer:
     # Endpoints
 
     def _create_intent(self, params: Json) -> Json:
-        known = {"amount", "currency", "capture_method", "description", "metadata"}
+        known = {"amount", "currency", "capture_method", "description", "metadata", "payment_method_options"}
         _known(params, known)
+        options = params.get("payment_method_options", {}).get("card", {})
+        _known(options, {"request_extended_authorization"})
+        extended = options.get("request_extended_authorization") == "if_available"
+        if extended and not self.extended_authorizations:
+            raise Refused(400, "This account is not eligible for the requested card features.")
         amount, currency = _amount(params, "amount"), params.get("currency", "")
         if not re.fullmatch("[a-z]{3}", currency):
             raise Refused(400, f"Invalid currency: {currency}.", param="currency")
@@ -374,7 +383,9 @@ class StripeServer:
             raise Refused(400, "Amount must be divisible by 10 in this currency.", param="amount")
         if params.get("capture_method") != "manual":
             raise Refused(400, "This stand-in knows manual capture only.", param="capture_method")
-        return self._intent(amount, currency, params.get("metadata", {}), params.get("description", ""))
+        made = self._intent(amount, currency, params.get("metadata", {}), params.get("description", ""))
+        made["_extended"] = extended
+        return made
 
     def _retrieve_intent(self, intent_id: str, params: Json) -> Json:
         _known(params, {"expand"})
@@ -617,13 +628,14 @@ def _nested(pairs: list[tuple[str, str]]) -> Json:
     """Form pairs such as `metadata[a]=1` and `types[0]=b` as dicts and lists."""
     nested: Json = {}
     for name, value in pairs:
-        first, *inner = re.findall(r"[^\[\]]+", name)
-        if not inner:
-            nested[first] = value
-        elif inner[0].isdigit():
-            nested.setdefault(first, []).append(value)
-        else:
-            nested.setdefault(first, {})[inner[0]] = value
+        *outer, last = re.findall(r"[^\[\]]+", name)
+        if last.isdigit():
+            nested.setdefault(outer[0], []).append(value)
+            continue
+        inside = nested
+        for part in outer:
+            inside = inside.setdefault(part, {})
+        inside[last] = value
     return nested
 
 

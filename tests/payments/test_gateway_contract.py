@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -452,6 +453,24 @@ def test_a_decline_is_told_with_a_reason(provider: Provider, gateway: Gateway) -
         assert gateway.capture(reference, TEN, new_key()).payment.captured == 1000
 
 
+@needs("renewal")
+def test_a_renewed_authorization_lasts_longer_and_is_worth_the_same(
+    provider: Provider, gateway: Gateway
+) -> None:
+    before = opened(gateway).payment
+    result = gateway.renew(before.payment_reference, new_key())
+    after = result.payment
+    assert before.authorized_until is not None
+    assert after.authorized_until is not None
+    assert after.authorized_until > before.authorized_until
+    (event,) = succeeded(after, EventType.AUTHORIZATION_ADJUSTMENT)
+    assert (event.psp_reference, event.money.amount) == (result.reference, 0)
+    assert event.authorized_until == after.authorized_until
+    assert (after.status, after.authorized) == (RemoteStatus.AUTHORIZED, 1000)
+    provider.customer_pays(before.payment_reference)
+    assert gateway.capture(before.payment_reference, TEN, new_key()).payment.captured == 1000
+
+
 # --- what is refused -------------------------------------------------------------------------------------
 
 
@@ -484,6 +503,19 @@ def test_no_void_after_a_capture(provider: Provider, gateway: Gateway) -> None:
     reference = captured(provider)
     assert refused(lambda: gateway.void(reference, new_key()))
     assert provider.totals(reference)["voided"] == 0
+
+
+def test_nothing_is_renewed_that_cannot_be(provider: Provider, gateway: Gateway) -> None:
+    """Captured, voided; and where the gateway renews nothing, not even what is open."""
+    voided = opened(gateway).reference
+    gateway.void(voided, new_key())
+    references = [captured(provider), voided]
+    if not gateway.capabilities.renewal:
+        references.append(opened(gateway).reference)
+    for reference in references:
+        before = gateway.status(reference)
+        assert refused(partial(gateway.renew, reference, new_key()))
+        assert gateway.status(reference) == before
 
 
 def test_no_more_is_captured_than_authorized(provider: Provider, gateway: Gateway) -> None:
@@ -562,6 +594,25 @@ def test_a_key_voids_once(provider: Provider, gateway: Gateway) -> None:
     reference, key = paid(provider), new_key()
     assert gateway.void(reference, key).reference == gateway.void(reference, key).reference
     assert provider.totals(reference)["voided"] == 1000
+
+
+@needs("renewal")
+def test_a_key_renews_once(gateway: Gateway) -> None:
+    reference, key = opened(gateway).reference, new_key()
+    first = gateway.renew(reference, key)
+    assert gateway.renew(reference, key) == first
+    assert gateway.status(reference).authorized_until == first.payment.authorized_until
+
+
+@needs("renewal")
+def test_a_renewal_whose_answer_was_lost_is_not_done_again(provider: Provider, gateway: Gateway) -> None:
+    reference, key = opened(gateway).reference, new_key()
+    provider.fault("lost_answer", "renew")
+    with pytest.raises(GatewayUnavailable):
+        gateway.renew(reference, key)
+    provider.clear_faults()
+    result = gateway.renew(reference, key)
+    assert len(succeeded(result.payment, EventType.AUTHORIZATION_ADJUSTMENT)) == 1
 
 
 def test_a_key_refunds_once(provider: Provider, gateway: Gateway) -> None:

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,29 @@ def test_payment_expires_unless_it_was_paid(shop: httpx2.Client) -> None:
     assert refusal(pay(shop, unpaid)) == (409, "expired")
     assert refusal(act(shop, unpaid, "capture", 1000)) == (422, "expired")
     assert act(shop, paid, "capture", 1000).status_code == 200
+
+
+def test_payment_is_renewed_three_times_each_as_long_as_at_first(shop: httpx2.Client) -> None:
+    payment = authorize(shop, authorized_for_s=1000)
+    opened = datetime.fromisoformat(payment["created_at"])
+    for n in (2, 3, 4):
+        renewed = act(shop, payment, "renew").json()
+        lasts = datetime.fromisoformat(renewed["authorized_until"])
+        assert abs((lasts - opened).total_seconds() - n * 1000) < 1
+        last = renewed["events"][-1]
+        assert (last["type"], last["authorized_until"]) == (
+            "authorization_adjustment",
+            renewed["authorized_until"],
+        )
+        assert last["detail"] == f"Authorized until {lasts:%Y-%m-%d %H:%M} UTC."
+    assert refusal(act(shop, payment, "renew")) == (422, "renewed_too_often")
+    assert seen(shop, payment)["authorized"] == 1000
+
+
+def test_expired_payment_is_not_renewed(shop: httpx2.Client) -> None:
+    payment = authorize(shop, authorized_for_s=0.1)
+    until(lambda: seen(shop, payment)["status"] == "expired")
+    assert refusal(act(shop, payment, "renew")) == (422, "expired")
 
 
 def test_too_much_and_late_money_is_taken(shop: httpx2.Client) -> None:

@@ -155,6 +155,35 @@ def test_a_charge_that_does_not_say_how_long_it_is_held_is_held_for_seven_days(s
     assert timedelta(days=6, hours=23) < until - datetime.now(UTC) <= timedelta(days=7)
 
 
+def test_an_eligible_account_may_hold_longer(stripe: StripeServer, settings: Settings) -> None:
+    settings.STRIPE_EXTENDED_AUTHORIZATION = True
+    stripe.extended_authorizations = True
+    until = GATEWAY.status(paid(stripe)).authorized_until
+    assert until is not None
+    assert until - datetime.now(UTC) > timedelta(days=29)
+
+
+def test_an_account_that_is_not_eligible_is_not_asked_to_hold_longer_unless_told(
+    stripe: StripeServer, settings: Settings
+) -> None:
+    opened()
+    settings.STRIPE_EXTENDED_AUTHORIZATION = True
+    with pytest.raises(GatewayRefused, match="not eligible for the requested card features"):
+        opened(key="VK-2/1/payment_hold")
+
+
+def test_the_webhook_of_the_charge_says_how_long_it_is_held(stripe: StripeServer) -> None:
+    reference = opened()
+    until = int(time.time()) + 5 * DAY_S
+    stripe.pay(reference, capture_before=until)
+    told = [
+        event.authorized_until
+        for webhook in stripe.webhooks(reference)
+        for event in GATEWAY.parse_webhook(webhook.headers, webhook.body)
+    ]
+    assert set(told) == {None, datetime.fromtimestamp(until, UTC)}
+
+
 def test_a_hold_that_ran_out_is_expired_and_released(stripe: StripeServer) -> None:
     reference = paid(stripe)
     stripe.expire(reference)
