@@ -10,6 +10,7 @@ from django.utils import timezone
 from payments.gateways.base import EventOutcome, EventType, GatewayEvent, RemotePayment
 from payments.ledger import Totals
 from payments.models import Payment, PaymentEvent, ReviewItem, WebhookDelivery
+from payments.services import strays
 from payments.signals import payment_failed, payment_received
 from shop.kernel.money import Money
 
@@ -38,18 +39,31 @@ def absorb(payment: Payment, remote: RemotePayment, source: str) -> Payment:
     Webhooks that came before their payment's reference was known are processed now.
     """
     payment = Payment.objects.select_for_update().get(pk=payment.pk)
+    answered = not payment.reference
     payment.reference = remote.payment_reference
     payment.authorized_until = remote.authorized_until
     payment.instructions = dict(remote.instructions)
     payment.save(update_fields=["reference", "authorized_until", "instructions"])
     record(payment, remote.events, source)
-    waiting = WebhookDelivery.objects.filter(
-        gateway=payment.gateway, payment_reference=payment.reference, state=WebhookDelivery.State.WAITING
-    )
-    for delivery in waiting:
-        record(payment, map(GatewayEvent.from_json, delivery.events), source="webhook")
-        delivery.processed()
+    take_in(payment)
+    if answered:
+        strays.look_again(payment.gateway, payment.merchant_reference)
     return payment
+
+
+def take_in(payment: Payment) -> list[PaymentEvent]:
+    """Process the webhooks that have waited for this payment; returns what was new. The caller holds its lock."""
+    waiting = WebhookDelivery.objects.select_for_update().filter(
+        gateway=payment.gateway, payment_reference=payment.reference, state__in=WebhookDelivery.STRAY
+    )
+    deliveries = list(waiting.defer("body", "headers").order_by("id"))
+    new: list[PaymentEvent] = []
+    for delivery in deliveries:
+        new += record(payment, delivery.news, source="webhook")
+        delivery.processed()
+    if deliveries:
+        strays.is_known(payment)
+    return new
 
 
 @transaction.atomic

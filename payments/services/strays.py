@@ -1,0 +1,130 @@
+"""News of payments that nobody here has opened. Money in them is a person's matter, never guessed, never dropped.
+
+A payment is opened here before its provider is asked, so news may be early only while a payment of the same
+merchant reference waits for its PSP reference. That wait ends with the provider's answer, or with the
+payment's end; whoever brings it about calls `look_again`. News left over are a review item, one for each
+unknown payment, which closes itself when the payment becomes known after all.
+
+Locks are taken in this order: payments, webhooks, review items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from django.db.models import Exists, OuterRef, QuerySet, Value
+from django.db.models.functions import Concat
+from django.utils import timezone
+
+from payments import ledger
+from payments.gateways.base import EventOutcome, EventType, GatewayEvent
+from payments.models import Payment, PaymentEvent, ReviewItem, WebhookDelivery
+from shop.kernel.money import Money
+
+State = WebhookDelivery.State
+
+_MONEY = (
+    EventType.RECEIPT, EventType.CAPTURE, EventType.REFUND, EventType.REFUND_REVERSAL, EventType.CHARGEBACK,
+)  # fmt: skip
+
+
+def are_about_money(news: Iterable[GatewayEvent]) -> bool:
+    """Whether money has moved, or is held, for certain."""
+    return any(event.type in _MONEY and event.outcome == EventOutcome.SUCCEEDED for event in news)
+
+
+def unanswered(gateway: str, merchant_reference: str) -> QuerySet[Payment]:
+    """The payments of a merchant reference whose PSP reference is not known, oldest first."""
+    return Payment.objects.filter(
+        gateway=gateway, merchant_reference=merchant_reference, reference=""
+    ).order_by("pk")
+
+
+def review(gateway: str, payment_reference: str) -> None:
+    """Have a person decide about all waiting news of an unknown payment; once more if there are more of them."""
+    news = waiting_for(gateway, payment_reference).order_by("id")
+    webhook = news.first()
+    if webhook is None:
+        return
+    key = _key(gateway, payment_reference)
+    unknown = {"reason": ReviewItem.Reason.UNKNOWN_REFERENCE, "webhook": webhook, "detail": ""}
+    ReviewItem.objects.get_or_create(key=key, defaults=unknown)
+    # From here on one at a time, so the last to come has seen what all the others have written.
+    item = ReviewItem.objects.select_for_update().get(key=key)
+    events = {(event.type, event.psp_reference): event for delivery in news.all() for event in delivery.news}
+    first = next(iter(events.values()), webhook.news[0])
+    moved = _moved(event for event in events.values() if event.money.currency == first.money.currency)
+    told = ", ".join(f"{verb} {Money(amount, first.money.currency)}" for verb, amount in moved.items())
+    order = f" for {first.merchant_reference}" if first.merchant_reference else ""
+    detail = (
+        f"Webhooks of {gateway} tell of payment {payment_reference}{order}, which was not opened here: "
+        f"{told or 'no money has moved'}."
+    )
+    if item.detail == detail:
+        if (
+            item.state == ReviewItem.State.CLOSED
+        ):  # a person has decided about the same, told by other messages
+            news.update(state=State.DISCARDED, error=item.resolution)
+        return
+    item.detail, item.merchant_reference = detail, first.merchant_reference[:40]
+    item.amount = next(iter(moved.values()), None)
+    item.currency = first.money.currency if moved else ""
+    item.state = ReviewItem.State.OPEN
+    item.save(update_fields=["detail", "merchant_reference", "amount", "currency", "state"])
+
+
+def look_again(gateway: str, merchant_reference: str) -> None:
+    """A payment of this merchant reference has been answered or has ended: what still waits may wait in vain."""
+    waiting = WebhookDelivery.objects.filter(
+        gateway=gateway, state=State.WAITING, events__0__merchant_reference=merchant_reference
+    ).defer("body", "headers")
+    found = {delivery.payment_reference for delivery in waiting if are_about_money(delivery.news)}
+    if found and not unanswered(gateway, merchant_reference).filter(closed_at=None).exists():
+        for payment_reference in sorted(found):
+            review(gateway, payment_reference)
+
+
+def is_known(payment: Payment) -> None:
+    """The payment's reference is in our books now, and so are the news that have waited for it."""
+    ReviewItem.objects.filter(
+        key=_key(payment.gateway, payment.reference), state=ReviewItem.State.OPEN
+    ).update(
+        state=ReviewItem.State.CLOSED,
+        payment=payment,
+        resolution=f"Its payment is known now, of {payment.merchant_reference}: the money is in its books.",
+        resolved_by="shop",
+        resolved_at=timezone.now(),
+    )
+
+
+def unseen() -> QuerySet[WebhookDelivery]:
+    """Waiting news that no open review item is about."""
+    key = Concat(Value("webhook:"), OuterRef("gateway"), Value(":"), OuterRef("payment_reference"))
+    items = ReviewItem.objects.filter(state=ReviewItem.State.OPEN).filter(key=key)
+    return WebhookDelivery.objects.filter(~Exists(items), state=State.WAITING).defer("body", "headers")
+
+
+def _key(gateway: str, payment_reference: str) -> str:
+    return f"webhook:{gateway}:{payment_reference}"
+
+
+def waiting_for(gateway: str, payment_reference: str) -> QuerySet[WebhookDelivery]:
+    """The news of an unknown payment that nobody has decided about."""
+    return WebhookDelivery.objects.filter(
+        gateway=gateway, payment_reference=payment_reference, state=State.WAITING
+    ).defer("body", "headers")
+
+
+def _moved(events: Iterable[GatewayEvent]) -> dict[str, int]:
+    """What the news add up to, in words and minor units; the amount that matters most is the first."""
+    totals = ledger.totals(
+        PaymentEvent(type=event.type, outcome=event.outcome, amount=event.money.amount) for event in events
+    )
+    moved = {
+        "received": totals.received,
+        "captured": totals.captured,
+        "refunded": max(0, totals.refunded),
+        "got back of refunds": max(0, -totals.refunded),
+        "authorized": totals.authorized,
+    }
+    return {verb: amount for verb, amount in moved.items() if amount}
