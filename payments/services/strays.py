@@ -97,6 +97,11 @@ def is_known(payment: Payment) -> None:
     )
 
 
+def item_about(delivery: WebhookDelivery) -> ReviewItem | None:
+    """The review item about the payment that a webhook told of, if there ever was one."""
+    return ReviewItem.objects.filter(key=_key(delivery.gateway, delivery.payment_reference)).first()
+
+
 def unseen() -> QuerySet[WebhookDelivery]:
     """Waiting news that no open review item is about."""
     key = Concat(Value("webhook:"), OuterRef("gateway"), Value(":"), OuterRef("payment_reference"))
