@@ -40,13 +40,13 @@ def engine(
     monkeypatch.setattr(temporal, "_client", None)
 
 
-def asked_for(number: str) -> refunding.RefundAsked:
+def asked_for(number: str, amount: int = 500) -> refunding.RefundAsked:
     """A refund of money that was captured at the practice provider."""
     sandbox = gateway("sandbox")
     payment = open_payment("sandbox", number, FIVE, f"{number}/hold")
     payment = absorb(payment, sandbox.authorize(number, FIVE, f"{number}/hold").payment, "call")
     absorb(payment, sandbox.capture(payment.reference, FIVE, f"{number}/capture").payment, "call")
-    return refunding.refund(payment.pk, 500, "grace", "A dent", "f1")
+    return refunding.refund(payment.pk, amount, "grace", "A dent", "f1")
 
 
 def deliver() -> None:
@@ -161,6 +161,26 @@ def test_what_the_provider_has_answered_or_a_person_decides_is_no_difference() -
     deliver()
     in_temporal(given_up, "terminate")
     assert [difference.about for difference in found()] == ["ORD-5"]
+
+
+def test_one_that_the_provider_is_still_working_on_is_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with a bank: the workflow is done, and the money is on its way for days."""
+    asked = asked_for("ORD-9")
+    deliver()
+    monkeypatch.setattr(refunding, "absorb", lambda payment, *_, **__: payment)
+    assert in_temporal(asked, "run")["status"] == "accepted"
+    assert refunded("ORD-9") == (0, 500)
+    assert found() == []
+
+
+def test_a_refused_refund_beside_one_that_is_open_is_no_difference() -> None:
+    asked = asked_for("ORD-10", 200)
+    deliver()
+    in_temporal(asked, "terminate")
+    refunding.give_up(asked.key, "Too late.", refused=True)
+    ReviewItem.objects.update(state="closed")
+    refunding.refund(Payment.objects.get().pk, 300, "grace", "A dent", "f2")
+    assert found() == []
 
 
 def test_one_that_is_tried_for_too_long_is_told_and_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

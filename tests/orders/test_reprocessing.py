@@ -278,6 +278,15 @@ def test_the_item_looks_for_the_payment_and_takes_in_all_that_waited() -> None:
     assert reprocessing.retry(item.pk, "grace").repeated
 
 
+def test_an_item_left_open_by_a_race_closes_when_its_payment_is_looked_for() -> None:
+    item = unknown(merchant_reference="ORD-1")
+    payment = open_payment("sandbox", "ORD-1", Money(TOTAL, "EUR"), "ORD-1/1/payment_hold")
+    absorb(payment, remote(payment), "call")
+    ReviewItem.objects.update(state="open")
+    assert reprocessing.retry(item.pk, "grace").repeated
+    assert ReviewItem.objects.get().state == "closed"
+
+
 def test_a_discarded_payment_is_off_the_list_and_booked_if_it_becomes_known() -> None:
     item = unknown()
     with pytest.raises(NotProcessed, match="Say why"):
