@@ -35,8 +35,14 @@ ROLES: dict[str, tuple[str, ...]] = {
         "payments.discard_money",
         "payments.import_statement",
         "payments.refund",
+        "payments.reprocess_webhook",
     ),
-    "ops": ("orders.retry_deadletter", "kernel.view_outboxmessage", "ops.operate_schedules"),
+    "ops": (
+        "payments.reprocess_webhook",
+        "orders.retry_deadletter",
+        "kernel.view_outboxmessage",
+        "ops.operate_schedules",
+    ),
 }
 
 

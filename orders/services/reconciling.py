@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 from django.db.models import F, Q, Sum
 from django.db.models.functions import Coalesce
@@ -16,26 +17,26 @@ from temporalio.service import RPCError, RPCStatusCode
 from orders.models import Product, Reservation, Saga
 from orders.services.lifecycle import roll_back_orphan
 from payments.models import WebhookDelivery
-from payments.services import proving
+from payments.services import proving, refunding, reprocessing, strays
 from shop.kernel.models import OutboxMessage
 
 AT_A_TIME = 50
+# News that is still early and refunds that are still being tried are no difference for this long.
+LONG = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """`orphan` is the saga to roll back and the dead run's id, where rolling back is what mends it."""
+    """`mend` does what is safe without a person, and `remedy` says what that is."""
 
     about: str
     sentence: str
-    orphan: tuple[int, str] | None = None
+    remedy: str = ""
+    mend: Callable[[], bool] | None = None
 
     def fix(self) -> bool:
         """Mend it, if that is safe without a person; whether something was done."""
-        if self.orphan is None:
-            return False
-        saga, run = self.orphan
-        return roll_back_orphan(saga, self.sentence, run)
+        return self.mend is not None and self.mend()
 
 
 def differences(client: Client) -> Iterator[Difference]:
@@ -44,7 +45,9 @@ def differences(client: Client) -> Iterator[Difference]:
     yield from _money()
     yield from _bank()
     yield from _webhooks()
-    yield from _sagas(client)
+    with asyncio.Runner() as runner:
+        yield from _sagas(client, runner)
+        yield from _refunds(client, runner)
 
 
 def _stock() -> Iterator[Difference]:
@@ -103,18 +106,27 @@ def _bank() -> Iterator[Difference]:
 
 
 def _webhooks() -> Iterator[Difference]:
-    """News of a payment that nobody here has opened; for a while that is only news that was too fast."""
-    for webhook in WebhookDelivery.objects.filter(
-        state=WebhookDelivery.State.WAITING, received_at__lt=timezone.now() - timedelta(hours=1)
-    ):
-        about = webhook.events[0]["merchant_reference"] if webhook.events else ""
+    """News of a payment that nobody here has opened, which for a while is only news that was too fast; and
+    webhooks that were stored, and that something here kept from being processed."""
+    old = timezone.now() - LONG
+    for webhook in strays.unseen().filter(received_at__lt=old).order_by("id").iterator(500):
         yield Difference(
-            about or f"webhook {webhook.pk}",
+            webhook.news[0].merchant_reference or f"webhook {webhook.pk}",
             f"A webhook of {webhook.gateway} tells of payment {webhook.payment_reference}, which is not in our books.",
+            "it is processed again, or in review",
+            partial(reprocessing.settle, webhook.pk, "reconcile"),
+        )
+    stuck = WebhookDelivery.objects.filter(state=WebhookDelivery.State.RECEIVED, received_at__lt=old)
+    for webhook in stuck.defer("body", "headers").order_by("id").iterator(500):
+        yield Difference(
+            f"webhook {webhook.pk}",
+            f"A webhook of {webhook.gateway} was stored and never processed.",
+            "it is processed again",
+            partial(reprocessing.settle, webhook.pk, "reconcile"),
         )
 
 
-def _sagas(client: Client) -> Iterator[Difference]:
+def _sagas(client: Client, runner: asyncio.Runner) -> Iterator[Difference]:
     """Sagas that run here and are gone there. One whose start is still in the outbox is not missed yet."""
     queued = OutboxMessage.objects.filter(state=OutboxMessage.State.QUEUED, kind=OutboxMessage.Kind.START)
     waiting = set(queued.values_list("workflow_id", flat=True))
@@ -123,36 +135,81 @@ def _sagas(client: Client) -> Iterator[Difference]:
         for saga in Saga.objects.exclude(status__in=Saga.FINAL).select_related("order")
         if saga.order.workflow_id not in waiting
     ]
-    with asyncio.Runner() as runner:
-        for start in range(0, len(open_sagas), AT_A_TIME):
-            batch = open_sagas[start : start + AT_A_TIME]
-            found = runner.run(_describe(client, [saga.order.workflow_id for saga in batch]))
-            for saga, (state, run) in zip(batch, found, strict=True):
-                # It may have ended, in both places, since we looked here.
-                if state and Saga.objects.filter(pk=saga.pk).exclude(status__in=Saga.FINAL).exists():
-                    yield Difference(
-                        saga.order.number, f"Its workflow in Temporal {state} in the middle", (saga.pk, run)
-                    )
+    for start in range(0, len(open_sagas), AT_A_TIME):
+        batch = open_sagas[start : start + AT_A_TIME]
+        found = runner.run(_describe(client, [saga.order.workflow_id for saga in batch]))
+        for saga, fate in zip(batch, found, strict=True):
+            # It may have ended, in both places, since we looked here.
+            if fate.gone and Saga.objects.filter(pk=saga.pk).exclude(status__in=Saga.FINAL).exists():
+                sentence = f"Its workflow in Temporal {fate.words} in the middle"
+                yield Difference(
+                    saga.order.number,
+                    sentence,
+                    "its rollback starts",
+                    partial(roll_back_orphan, saga.pk, sentence, fate.run),
+                )
 
 
-async def _describe(client: Client, workflow_ids: list[str]) -> list[tuple[str, str]]:
+def _refunds(client: Client, runner: asyncio.Runner) -> Iterator[Difference]:
+    """Refunds that people asked for, that nobody has answered, and that nobody is carrying out."""
+    asked = refunding.unanswered()
+    for start in range(0, len(asked), AT_A_TIME):
+        batch = asked[start : start + AT_A_TIME]
+        found = runner.run(
+            _describe(client, [refunding.workflow_id(request.psp_reference) for request in batch])
+        )
+        for request, fate in zip(batch, found, strict=True):
+            number = request.payment.merchant_reference
+            if fate.lost:
+                yield Difference(
+                    number,
+                    f"The workflow of its refund of {request.money} {fate.words} before the provider has answered.",
+                    "it is asked for again under the same key",
+                    partial(refunding.start_again, request.psp_reference),
+                )
+            elif not fate.gone and request.recorded_at < timezone.now() - LONG:
+                yield Difference(
+                    number,
+                    f"Its refund of {request.money} was asked for on {request.recorded_at:%Y-%m-%d %H:%M} UTC, and is "
+                    "still being tried. Look whether a worker runs, and what its workflow says in Temporal.",
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What became of a workflow. `words` are empty while it runs; `completed`: it came to its own end."""
+
+    words: str = ""
+    run: str = ""
+    completed: bool = False
+
+    @property
+    def gone(self) -> bool:
+        return bool(self.words)
+
+    @property
+    def lost(self) -> bool:
+        return self.gone and not self.completed
+
+
+async def _describe(client: Client, workflow_ids: list[str]) -> list[Fate]:
     return await asyncio.gather(*(_fate(client, workflow_id) for workflow_id in workflow_ids))
 
 
-async def _fate(client: Client, workflow_id: str) -> tuple[str, str]:
-    """What became of a workflow that should be running, in words, and its run id; empty while it runs."""
+async def _fate(client: Client, workflow_id: str) -> Fate:
     try:
         found = await client.get_workflow_handle(workflow_id).describe()
     except RPCError as error:
         if error.status is RPCStatusCode.NOT_FOUND:
-            return "was deleted", "deleted"
+            return Fate("was deleted", "deleted")
         raise
     if found.status in (WorkflowExecutionStatus.RUNNING, WorkflowExecutionStatus.CONTINUED_AS_NEW):
-        return "", ""
+        return Fate()
     words = {
         WorkflowExecutionStatus.TERMINATED: "was terminated",
         WorkflowExecutionStatus.TIMED_OUT: "timed out",
         WorkflowExecutionStatus.FAILED: "failed",
         WorkflowExecutionStatus.CANCELED: "was cancelled",
     }
-    return words.get(found.status, "ended") if found.status else "ended", found.run_id
+    told = words.get(found.status, "ended") if found.status else "ended"
+    return Fate(told, found.run_id, completed=found.status is WorkflowExecutionStatus.COMPLETED)

@@ -53,7 +53,6 @@ class ReviewItemAdmin(ActingAdmin, LookOnlyAdmin):
     change_form_template = "admin/acting_change_form.html"
     list_display = ("reason", "amount_shown", "payer", "proposed", "text", "state_label", "age")
     list_filter = ("state", "reason", "created_at")
-    list_select_related = ("transaction", "payment")
     search_fields = (
         "merchant_reference",
         "transaction__counterparty_name",
@@ -61,6 +60,7 @@ class ReviewItemAdmin(ActingAdmin, LookOnlyAdmin):
         "transaction__remittance_information",
         "transaction__end_to_end_id",
         "transaction__creditor_reference",
+        "webhook__payment_reference",
     )
     search_help_text = _("Amount, payer, IBAN, text or order number")
     sortable_by: ClassVar = ()
@@ -71,7 +71,8 @@ class ReviewItemAdmin(ActingAdmin, LookOnlyAdmin):
     readonly_fields = fields
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ReviewItem]:
-        return super().get_queryset(request).select_related("transaction", "payment")
+        found = super().get_queryset(request).select_related("transaction", "payment", "webhook")
+        return found.defer("webhook__body", "webhook__headers", "webhook__events")
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[ReviewItem], search_term: str
@@ -98,7 +99,11 @@ class ReviewItemAdmin(ActingAdmin, LookOnlyAdmin):
         return (item.transaction and item.transaction.counterparty_iban) or NONE
 
     @admin.display(description=_("text"))
-    def text(self, item: ReviewItem) -> str:
+    def text(self, item: ReviewItem) -> SafeString | str:
+        if item.webhook is not None:
+            url = reverse("admin:payments_webhookdelivery_change", args=[item.webhook_id])
+            shown = f"Webhook of {item.webhook.gateway}: {item.webhook.payment_reference}"
+            return format_html('<a href="{}">{}</a>', url, shown)
         if item.transaction is None:
             return NONE
         told = (item.transaction.creditor_reference, item.transaction.remittance_information)

@@ -8,6 +8,7 @@ from django import forms
 from django.core.exceptions import ValidationError
 from django.utils.translation import gettext_lazy as _
 
+from payments.admin.webhook_acts import STRAY_ACTS
 from payments.models import ReviewItem
 from payments.services import bookings, reviewing
 from payments.services.reviewing import Closed, Share
@@ -296,6 +297,7 @@ REVIEW_ACTS = (
     PayBack(),
     Discard(),
     Close(),
+    *STRAY_ACTS,
 )
 
 

@@ -9,6 +9,7 @@ importing a statement writes it there; this gateway only adds it up.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 from django.db import connection, transaction
 from django.db.models import QuerySet
@@ -141,7 +142,9 @@ class BankTransferGateway:
     def changes(self, cursor: str, limit: int = 500, *, overlap: bool = False) -> ChangesPage:
         return ChangesPage((), cursor, more=False)
 
-    def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> tuple[GatewayEvent, ...]:
+    def parse_webhook(
+        self, headers: Mapping[str, str], body: bytes, received_at: datetime | None = None
+    ) -> tuple[GatewayEvent, ...]:
         raise WebhookRejected("Banks send no webhooks: import their statements.", "not_understood")
 
 

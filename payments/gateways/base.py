@@ -204,9 +204,13 @@ class Gateway(Protocol):
         still show events late.
         """
 
-    def parse_webhook(self, headers: Mapping[str, str], body: bytes) -> tuple[GatewayEvent, ...]:
+    def parse_webhook(
+        self, headers: Mapping[str, str], body: bytes, received_at: datetime | None = None
+    ) -> tuple[GatewayEvent, ...]:
         """Verify a webhook's signature over the raw body and its timestamp; its events.
 
+        The timestamp is judged by when the webhook came in (now, unless told), the signature by the secrets
+        in force now: so one that a missing secret kept out can be taken later, and a stale one cannot.
         Raises `WebhookRejected` with a sentence when forged, stale or not understood.
         """
 

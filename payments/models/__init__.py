@@ -4,7 +4,7 @@ from payments.models.payment import Payment, PaymentEvent
 from payments.models.receivable import OutgoingTransfer, Receivable, TransferBatch
 from payments.models.review import ReviewItem
 from payments.models.statement import Allocation, BankStatement, BankTransaction
-from payments.models.webhook import WebhookDelivery
+from payments.models.webhook import WebhookDelivery, WebhookReprocessing
 
 __all__ = [
     "Allocation",
@@ -21,4 +21,5 @@ __all__ = [
     "ReviewItem",
     "TransferBatch",
     "WebhookDelivery",
+    "WebhookReprocessing",
 ]

@@ -39,6 +39,10 @@ class ReviewItem(models.Model):
     transaction = models.ForeignKey(
         "payments.BankTransaction", models.PROTECT, null=True, blank=True, related_name="reviews"
     )
+    # The first webhook that told of a payment which nobody here has opened.
+    webhook = models.ForeignKey(
+        "payments.WebhookDelivery", models.PROTECT, null=True, blank=True, related_name="reviews"
+    )
     # What it probably is, and why we think so: [{"merchant_reference": …, "why": …}], best first.
     proposals = models.JSONField(_("proposals"), default=list, blank=True)
     detail = models.TextField(_("what happened"))

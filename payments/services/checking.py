@@ -24,7 +24,7 @@ from payments.gateways import gateway
 from payments.gateways.base import Gateway, GatewayError, GatewayEvent, RemotePayment
 from payments.ledger import Totals
 from payments.models import ChangeCursor, Payment
-from payments.services import unknown
+from payments.services import strays
 from payments.services.recording import absorb_many, record_many, totals_of
 from payments.workflows.types import MOST_ORDERS, PageChecked, PaymentState, PendingOrders, Tally
 
@@ -81,7 +81,7 @@ def _take(gateway_name: str, events: Sequence[GatewayEvent]) -> Counter[str]:
     known = _known(gateway_name, told)
     strange = {reference: told[reference] for reference in told.keys() - known.keys()}
     if strange:
-        unknown.keep(gateway_name, strange)
+        strays.keep(gateway_name, strange)
         # One of them may have learnt its reference while we waited for its lock.
         known = _known(gateway_name, told)
     new = record_many([(payment, told[reference]) for reference, payment in known.items()], "check")

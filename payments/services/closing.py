@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from payments.gateways.base import EventOutcome, EventType
 from payments.models import Allocation, BankTransaction, Payment, PaymentEvent, ReviewItem
-from payments.services import bookings, transfers
+from payments.services import bookings, strays, transfers
 from payments.services.bookings import IN_REVIEW, Place
 from shop.kernel.money import Money
 
@@ -28,6 +28,8 @@ def close_payment(payment: Payment, why: str) -> None:
         return
     payment.closed_at = timezone.now()
     payment.save(update_fields=["closed_at"])
+    if not payment.reference:
+        strays.look_again(payment.gateway, payment.merchant_reference)
     ReviewItem.objects.filter(
         payment=payment, reason=ReviewItem.Reason.TOO_LITTLE, state=ReviewItem.State.OPEN
     ).update(state=ReviewItem.State.CLOSED, resolution=why, resolved_by="shop", resolved_at=timezone.now())

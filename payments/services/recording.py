@@ -13,6 +13,7 @@ from payments import ledger
 from payments.gateways.base import EventOutcome, EventType, GatewayEvent, RemotePayment
 from payments.ledger import Totals
 from payments.models import Payment, PaymentEvent, ReviewItem, WebhookDelivery
+from payments.services import strays
 from payments.signals import authorizations_last, payments_failed, payments_received
 from shop.kernel.money import Money
 
@@ -45,11 +46,27 @@ def absorb(payment: Payment, remote: RemotePayment, source: str) -> Payment:
     return absorbed
 
 
+def take_in(payment: Payment) -> list[PaymentEvent]:
+    """Process the webhooks that have waited for this payment; returns what was new. The caller holds its lock."""
+    waiting = WebhookDelivery.objects.select_for_update().filter(
+        gateway=payment.gateway, payment_reference=payment.reference, state__in=WebhookDelivery.STRAY
+    )
+    deliveries = list(waiting.defer("body", "headers").order_by("id"))
+    new: list[PaymentEvent] = []
+    for delivery in deliveries:
+        new += record(payment, delivery.news, source="webhook")
+        delivery.processed()
+    if deliveries:
+        strays.is_known(payment)
+    return new
+
+
 @transaction.atomic
 def absorb_many(seen: Sequence[tuple[Payment, RemotePayment]], source: str) -> list[Payment]:
     """The same for many, each once; in a constant number of queries."""
     locked = _locked(payment for payment, _ in seen)
     views = [(locked[payment.pk], remote) for payment, remote in seen]
+    answered = [payment for payment, _ in views if not payment.reference]
     for payment, remote in views:
         payment.reference = remote.payment_reference
         payment.instructions = dict(remote.instructions)
@@ -57,17 +74,17 @@ def absorb_many(seen: Sequence[tuple[Payment, RemotePayment]], source: str) -> l
     Payment.objects.bulk_update(payments, ["reference", "instructions"])
     record_many([(payment, remote.events) for payment, remote in views], source)
     _last_until([(payment, remote.authorized_until) for payment, remote in views])
-    by_reference = {(payment.gateway, payment.reference): payment for payment in payments}
     waiting = WebhookDelivery.objects.filter(
-        gateway__in={gateway for gateway, _ in by_reference},
-        payment_reference__in={reference for _, reference in by_reference},
-        state=WebhookDelivery.State.WAITING,
+        gateway__in={payment.gateway for payment in payments},
+        payment_reference__in={payment.reference for payment in payments},
+        state__in=WebhookDelivery.STRAY,
     )
-    for delivery in waiting:
-        waited_for = by_reference.get((delivery.gateway, delivery.payment_reference))
-        if waited_for is not None:
-            record(waited_for, map(GatewayEvent.from_json, delivery.events), source="webhook")
-            delivery.processed()
+    waited_for = set(waiting.values_list("gateway", "payment_reference"))
+    for payment in payments:
+        if (payment.gateway, payment.reference) in waited_for:
+            take_in(payment)
+    for payment in answered:
+        strays.look_again(payment.gateway, payment.merchant_reference)
     return payments
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import Exists, F, OuterRef, Q, QuerySet, Sum, Value
+from django.db.models.functions import Coalesce, Concat
 from django.utils import timezone
 
 from payments.gateways import gateway
@@ -143,6 +144,55 @@ def try_again(key: str, actor: str) -> RefundAsked:
     return RefundAsked("The refund is tried again.", key)
 
 
+# --- those that nobody carries out any more ---------------------------------------------------------------
+
+
+def workflow_id(key: str) -> str:
+    return f"refund-{key}"
+
+
+def unanswered() -> list[PaymentEvent]:
+    """The refunds that people asked for, of payments of which not all refunds are answered; the oldest first.
+
+    Without those that a person has to decide about, that the provider has refused, or whose workflow is yet to start.
+    """
+    refunds = PaymentEvent.objects.filter(type=EventType.REFUND.value)
+    asked = Q(outcome=EventOutcome.REQUESTED.value)
+    open_payments = (
+        refunds.values("payment")
+        .annotate(asked=Sum("amount", filter=asked), answered=Coalesce(Sum("amount", filter=~asked), 0))
+        .filter(asked__gt=F("answered"))
+    )
+    started = OutboxMessage.objects.filter(
+        workflow_id=Concat(Value(workflow_id("")), OuterRef("psp_reference"))
+    )
+    decided = ReviewItem.objects.filter(
+        key=Concat(Value(_review_key("")), OuterRef("psp_reference")), state=ReviewItem.State.OPEN
+    )
+    refused = refunds.filter(
+        gateway=OuterRef("gateway"),
+        psp_reference=Concat(OuterRef("psp_reference"), Value("/failed")),
+        outcome=EventOutcome.FAILED.value,
+    )
+    queued = started.filter(state=OutboxMessage.State.QUEUED)
+    wanted = refunds.filter(asked, Exists(started), ~Exists(queued), ~Exists(decided), ~Exists(refused))
+    in_question = wanted.filter(payment__in=open_payments.values("payment"))
+    return list(in_question.select_related("payment").order_by("id"))
+
+
+@transaction.atomic
+def start_again(key: str) -> bool:
+    """Have a refund carried out whose workflow is gone, under the same key; whether that was needed."""
+    payment_pk = _request(key).values_list("payment_id", flat=True).get()
+    payment = Payment.objects.select_for_update().get(pk=payment_pk)
+    messages = OutboxMessage.objects.filter(workflow_id=workflow_id(key))
+    queued = messages.filter(state=OutboxMessage.State.QUEUED).exists()
+    if queued or not payment.totals().refund_requested:
+        return False
+    _queue(payment, key)
+    return True
+
+
 # --- carrying it out, for the workflow -------------------------------------------------------------------
 
 
@@ -213,11 +263,11 @@ def give_up(key: str, error: str, *, refused: bool) -> None:
 
 
 def _queue(payment: Payment, key: str) -> OutboxMessage:
-    workflow_id = f"refund-{key}"
-    tries = OutboxMessage.objects.filter(workflow_id=workflow_id).count()
+    workflow = workflow_id(key)
+    tries = OutboxMessage.objects.filter(workflow_id=workflow).count()
     return outbox.start_workflow(
-        f"{workflow_id}/{tries + 1}",
-        workflow_id,
+        f"{workflow}/{tries + 1}",
+        workflow,
         "RefundWorkflow",
         RefundInput(key),
         task_queue=TASK_QUEUE,

@@ -72,6 +72,8 @@ def why_not_close(item: ReviewItem) -> str:
         return _closed_by(item)
     if holds_money(item):
         return f"{money_of(item)} of it are still in review: assign, pay back or discard them."
+    if item.webhook_id is not None:
+        return "Discard the webhooks, if the payment is none of the shop's."
     return ""
 
 

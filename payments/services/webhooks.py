@@ -1,25 +1,35 @@
 """Webhooks: the raw request is stored first, then verified, then its effect and its outbox message are one.
 
 A webhook may come before the answer to the call that made its payment. It waits then, and `absorb`
-processes it as soon as the payment knows its reference.
+processes it as soon as the payment knows its reference. What is about no payment of ours is for `strays`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from django.db import DataError, IntegrityError, transaction
 
 from payments.gateways import gateway
 from payments.gateways.base import GatewayEvent, WebhookRejected
-from payments.models import Payment, WebhookDelivery
-from payments.services.recording import record
+from payments.models import Payment, PaymentEvent, WebhookDelivery
+from payments.services import strays
+from payments.services.recording import record, take_in
 
 State = WebhookDelivery.State
 
 # Kept for the record; anything else in the headers (cookies, addresses) is not ours to store.
 _KEPT_HEADERS = ("content-type", "user-agent")
 _SIGNATURE_HEADERS = ("webhook-", "stripe-")
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What came of a webhook, in a sentence. `new`: something was written that was not in the books."""
+
+    message: str
+    new: bool = False
 
 
 def receive(gateway_name: str, headers: Mapping[str, str], body: bytes) -> WebhookDelivery:
@@ -31,55 +41,119 @@ def receive(gateway_name: str, headers: Mapping[str, str], body: bytes) -> Webho
     }
     delivery = WebhookDelivery.objects.create(gateway=gateway_name, headers=kept, body=body)
     try:
-        events = gateway(gateway_name).parse_webhook(kept, body)
-        if not all(event.payment_reference and event.psp_reference for event in events):
-            raise WebhookRejected("The webhook names no payment.", "not_understood")
+        take(delivery)
     except WebhookRejected as rejection:
-        _reject(delivery, rejection)
+        reject(delivery, rejection)
         raise
-    if not events:
-        delivery.processed("Nothing in it is for us.")
-        return delivery
-    delivery.events = [event.to_json() for event in events]
-    delivery.payment_reference = events[0].payment_reference
-    try:
-        with transaction.atomic():
-            # Set only now: a forged message must not take the id of a genuine one.
-            delivery.event_id = events[0].raw_id
-            delivery.save(update_fields=["event_id", "payment_reference", "events"])
-            _process(delivery, events)
-    except IntegrityError:
-        seen = WebhookDelivery.objects.filter(gateway=gateway_name, event_id=events[0].raw_id)
-        if not seen.exists():
-            raise
-        delivery.event_id = ""
-        delivery.processed(f"Seen before as {events[0].raw_id}; nothing was done again.")
-    except DataError as error:
-        # Signed, but with an id, a text or a number that the books have no room for. The body is kept.
-        unstorable = WebhookRejected(f"The webhook cannot be stored: {error}", "not_understood")
-        _reject(delivery, unstorable)
-        raise unstorable from error
     return delivery
 
 
-def _reject(delivery: WebhookDelivery, rejection: WebhookRejected) -> None:
+def take(delivery: WebhookDelivery) -> Taken:
+    """Verify a stored webhook, unless its signature has held before, and book what it says.
+
+    Done again it is the same effect. Raises `WebhookRejected`; `GatewayMisconfigured` if our secrets are missing.
+    """
+    news = delivery.news or _verified(delivery)
+    if not news:
+        nothing = "Nothing in it is for us."
+        if delivery.state != State.PROCESSED:
+            delivery.processed(nothing)
+        return Taken(nothing)
+    first, known_as = news[0], delivery.event_id
+    delivery.events = [event.to_json() for event in news]
+    delivery.payment_reference = first.payment_reference
+    # Set only now: a forged message must not take the id of a genuine one.
+    delivery.event_id = first.raw_id or known_as  # a list of changes has no ids of messages
+    try:
+        with transaction.atomic():
+            return _book(delivery, news)
+    except IntegrityError:
+        delivery.event_id = known_as
+        namesakes = WebhookDelivery.objects.filter(gateway=delivery.gateway, event_id=first.raw_id)
+        if not namesakes.exclude(pk=delivery.pk).exists():
+            raise
+        seen = f"Seen before as {first.raw_id}; nothing was done again."
+        if delivery.state != State.PROCESSED:
+            delivery.processed(seen)
+        return Taken(seen)
+    except DataError as error:
+        # Signed, but with an id, a text or a number that the books have no room for. The body is kept.
+        raise WebhookRejected(f"The webhook cannot be stored: {error}", "not_understood") from error
+
+
+def reject(delivery: WebhookDelivery, rejection: WebhookRejected) -> None:
     delivery.state = State.REJECTED
     delivery.error = str(rejection)
     delivery.save(update_fields=["state", "error"])
 
 
-def _process(delivery: WebhookDelivery, events: Sequence[GatewayEvent]) -> None:
-    payments = Payment.objects.filter(gateway=delivery.gateway)
-    payment = payments.filter(reference=delivery.payment_reference).first()
+def _verified(delivery: WebhookDelivery) -> list[GatewayEvent]:
+    provider = gateway(delivery.gateway)
+    news = provider.parse_webhook(delivery.headers, bytes(delivery.body), delivery.received_at)
+    if not all(event.payment_reference and event.psp_reference for event in news):
+        raise WebhookRejected("The webhook names no payment.", "not_understood")
+    if any(event.money.amount < 0 for event in news):
+        raise WebhookRejected("The webhook names an amount below zero.", "not_understood")
+    return list(news)
+
+
+def _book(delivery: WebhookDelivery, news: Sequence[GatewayEvent]) -> Taken:
+    payment, opening = _payment(delivery.gateway, news[0])
+    # Whoever else has it in hand is done with it from here on.
+    locked = WebhookDelivery.objects.select_for_update().values_list("state", flat=True)
+    state = delivery.state = locked.get(pk=delivery.pk)
+    delivery.save(update_fields=["event_id", "payment_reference", "events"])
     if payment is None:
-        # `absorb` may be writing the reference at this moment: wait for its lock and look again.
-        unknown = payments.filter(merchant_reference=events[0].merchant_reference, reference="")
-        list(unknown.select_for_update())
-        payment = payments.filter(reference=delivery.payment_reference).first()
-    if payment is None:
-        delivery.state = State.WAITING
-        delivery.error = f"No payment here has the PSP reference {delivery.payment_reference} yet."
-        delivery.save(update_fields=["state", "error"])
-        return
-    record(payment, events, source="webhook")
-    delivery.processed()
+        return _wait(delivery, news, state, opening)
+    if state in WebhookDelivery.STRAY:
+        new = take_in(payment)
+        delivery.refresh_from_db(fields=["state", "error", "processed_at"])
+    else:
+        new = record(payment, news, source="webhook")
+        if state == State.PROCESSED:
+            strays.is_known(payment)
+        else:
+            delivery.processed(_note(payment, news, new))
+    return Taken(_told(payment, news, new), new=bool(new))
+
+
+def _payment(gateway_name: str, event: GatewayEvent) -> tuple[Payment | None, bool]:
+    """The payment that the news are about, locked; without one, whether it may be being opened just now."""
+    payments = Payment.objects.select_for_update()
+    wanted = payments.filter(gateway=gateway_name, reference=event.payment_reference)
+    if payment := wanted.first():
+        return payment, False
+    # `absorb` may be writing the reference at this moment: wait for its lock and look again.
+    # News that name no order are of money that was captured: their payment has been known for long.
+    if not event.merchant_reference:
+        return None, False
+    unanswered = list(strays.unanswered(gateway_name, event.merchant_reference).select_for_update())
+    return wanted.first(), any(payment.is_open for payment in unanswered)
+
+
+def _wait(delivery: WebhookDelivery, news: Sequence[GatewayEvent], state: str, opening: bool) -> Taken:
+    unknown = f"No payment here has the PSP reference {delivery.payment_reference} yet."
+    if state == State.DISCARDED:
+        return Taken(unknown)
+    delivery.state, delivery.error = State.WAITING, unknown
+    if strays.are_about_money(news) and not opening:
+        delivery.error = f"{unknown} A person has to decide: see the review list."
+    delivery.save(update_fields=["state", "error"])
+    if strays.are_about_money(news) and not opening:
+        strays.review(delivery.gateway, delivery.payment_reference)
+        delivery.refresh_from_db(fields=["state", "error"])
+    return Taken(delivery.error)
+
+
+def _note(payment: Payment, news: Sequence[GatewayEvent], new: Sequence[PaymentEvent]) -> str:
+    foreign = [event.money.currency for event in news if event.money.currency != payment.currency]
+    if foreign:
+        return f"The payment is in {payment.currency}, this is in {foreign[0]}: not counted, but in the review list."
+    return "" if new else "Nothing new: it was in the books already."
+
+
+def _told(payment: Payment, news: Sequence[GatewayEvent], new: Sequence[PaymentEvent]) -> str:
+    if new:
+        said = ", ".join(f"{row.get_type_display()} {row.money} {row.outcome}" for row in new)
+        return f"In the books of {payment.merchant_reference} now: {said}."
+    return _note(payment, news, new)

@@ -24,6 +24,7 @@ from payments.gateways.base import EventOutcome, EventType, GatewayEvent, Remote
 from payments.ledger import Totals
 from payments.models import Payment, PaymentEvent, ReviewItem, WebhookDelivery
 from payments.sandbox.signing import new_secret, signature
+from payments.services.closing import close_payment
 from payments.services.recording import absorb, open_payment, record
 from shop.kernel.models import OutboxMessage
 from shop.kernel.money import Money
@@ -218,6 +219,7 @@ def test_too_much_money_is_counted_and_reviewed() -> None:
     assert signals() == ["confirm_payment"]
     item = ReviewItem.objects.get()
     assert (item.reason, item.amount, item.currency) == ("too_much", 500, "EUR")
+    assert item.detail == "44.98 EUR have come in for 39.98 EUR: 5.00 EUR too much."
 
 
 def test_a_decline_tells_the_saga() -> None:
@@ -249,7 +251,8 @@ def test_the_same_webhook_again_changes_nothing() -> None:
 def test_the_same_news_in_another_message_is_booked_once() -> None:
     _, payment = authorized()
     assert_taken(webhook("evt_1", psp_reference="rcv_1"))
-    assert_taken(webhook("evt_2", psp_reference="rcv_1"))
+    again = assert_taken(webhook("evt_2", psp_reference="rcv_1"))
+    assert again.error == "Nothing new: it was in the books already."
     assert totals(payment).received == TOTAL
 
 
@@ -294,27 +297,50 @@ def test_the_two_halves_of_the_money_at_once_confirm_the_payment_once() -> None:
 # --- forged, stale, broken -------------------------------------------------------------------------------
 
 
+WRONG = "The webhook's signature is wrong."
+NOT_A_TIME = "The webhook's timestamp is not a number of seconds."
+STALE = "The webhook is older than five minutes, or from the future."
+
+
 @pytest.mark.parametrize(
-    "forge",
+    ("forge", "said"),
     [
-        lambda w: Webhook(w.headers, w.body.replace(b"3998", b"9998")),
-        lambda w: Webhook(w.headers | {"Webhook-Id": "evt_2"}, w.body),
-        lambda w: Webhook(w.headers | {"Webhook-Timestamp": str(int(time.time()) + 7)}, w.body),
-        lambda w: Webhook(w.headers | {"Webhook-Timestamp": "yesterday"}, w.body),
-        lambda w: Webhook(w.headers | {"Webhook-Timestamp": "9" * 50}, w.body),
-        lambda w: Webhook(w.headers | {"Webhook-Signature": ""}, w.body),
-        lambda w: Webhook(w.headers | {"Webhook-Signature": "v1,"}, w.body),
-        lambda w: Webhook(w.headers | {"Webhook-Signature": "v1,ÄÖÜ"}, w.body),
-        lambda w: Webhook({}, w.body),
-        lambda w: Webhook(w.headers, b""),
-        lambda w: Webhook(w.headers, w.body[:-20]),  # truncated on its way
-        lambda w: Webhook(w.headers, w.body + b" "),
-        lambda w: webhook(secret=new_secret()),
+        (lambda w: Webhook(w.headers, w.body.replace(b"3998", b"9998")), WRONG),
+        (lambda w: Webhook(w.headers | {"Webhook-Id": "evt_2"}, w.body), WRONG),  # replayed as another
+        (lambda w: Webhook(w.headers | {"Webhook-Timestamp": str(int(time.time()) + 7)}, w.body), WRONG),
+        (lambda w: Webhook(w.headers | {"Webhook-Timestamp": "yesterday"}, w.body), NOT_A_TIME),
+        (lambda w: Webhook(w.headers | {"Webhook-Timestamp": "9" * 50}, w.body), NOT_A_TIME),
+        (lambda w: Webhook(w.headers | {"Webhook-Signature": ""}, w.body), WRONG),
+        (lambda w: Webhook(w.headers | {"Webhook-Signature": "v1,"}, w.body), WRONG),
+        (lambda w: Webhook(w.headers | {"Webhook-Signature": "v1,ÄÖÜ"}, w.body), WRONG),
+        (lambda w: Webhook({}, w.body), "The webhook is not signed."),
+        (lambda w: Webhook(w.headers, b""), WRONG),
+        (lambda w: Webhook(w.headers, w.body[:-20]), WRONG),  # truncated on its way
+        (lambda w: Webhook(w.headers, w.body + b" "), WRONG),
+        (lambda w: webhook(secret=new_secret()), WRONG),
     ],
 )
-def test_a_forged_webhook_is_kept_and_does_nothing(forge: Callable[[Webhook], Webhook]) -> None:
+def test_a_forged_webhook_is_kept_and_does_nothing(forge: Callable[[Webhook], Webhook], said: str) -> None:
     authorized()
-    assert_rejected(forge(webhook()))
+    assert assert_rejected(forge(webhook())).error == said
+
+
+def test_a_replayed_webhook_is_seen_before_and_stale_after_five_minutes() -> None:
+    """Word for word, with its genuine signature: at first it is a duplicate, later it is too old."""
+    _, payment = authorized()
+    assert_taken(webhook(age_s=290))
+    assert assert_taken(webhook(age_s=290)).error == "Seen before as evt_1; nothing was done again."
+    assert assert_rejected(webhook(age_s=320)).error == STALE
+    assert totals(payment).received == TOTAL
+
+
+def test_each_secret_of_a_rotation_is_taken_and_a_retired_one_is_not(settings: Settings) -> None:
+    authorized()
+    new, old = settings.SANDBOX_WEBHOOK_SECRETS
+    assert_taken(webhook("evt_1", secret=old))
+    assert_taken(webhook("evt_2", secret=new))
+    settings.SANDBOX_WEBHOOK_SECRETS = [new]
+    assert assert_rejected(webhook("evt_3", secret=old)).error == WRONG
 
 
 def test_a_forged_webhook_does_not_take_the_place_of_the_genuine_one() -> None:
@@ -327,7 +353,7 @@ def test_a_forged_webhook_does_not_take_the_place_of_the_genuine_one() -> None:
 @pytest.mark.parametrize("age_s", [302, 86_400, -302])
 def test_a_stale_webhook_is_kept_and_does_nothing(age_s: int) -> None:
     authorized()
-    assert_rejected(webhook(age_s=age_s))
+    assert assert_rejected(webhook(age_s=age_s)).error == STALE
 
 
 @pytest.mark.parametrize("age_s", [295, -295])
@@ -354,7 +380,7 @@ def test_a_webhook_of_some_minutes_is_taken(age_s: int) -> None:
 )
 def test_a_signed_webhook_that_says_nothing_is_kept_and_does_nothing(body: bytes) -> None:
     authorized()
-    assert_rejected(signed(body))
+    assert assert_rejected(signed(body)).error.startswith("The webhook was not understood: ")
 
 
 @pytest.mark.parametrize(
@@ -365,6 +391,7 @@ def test_a_signed_webhook_that_says_nothing_is_kept_and_does_nothing(body: bytes
         {"amount": "3998"},
         {"amount": 39.98},
         {"amount": True},
+        {"amount": -1},
         {"amount": None},
         {"amount": 2**63},
         {"currency": "euro"},
@@ -420,7 +447,7 @@ def test_a_webhook_for_an_unknown_payment_waits_until_its_payment_is_known() -> 
 
 def test_a_waiting_webhook_that_comes_again_is_booked_once() -> None:
     _, payment = authorized(reference="")
-    assert_taken(webhook(), State.WAITING)
+    assert_taken(webhook(merchant_reference=payment.merchant_reference), State.WAITING)
     assert "Seen before" in assert_taken(webhook()).error
     absorb(payment, remote(payment), "call")
     assert totals(payment).received == TOTAL
@@ -431,7 +458,8 @@ def test_a_waiting_webhook_that_comes_again_is_booked_once() -> None:
 def test_several_webhooks_may_wait() -> None:
     _, payment = authorized(reference="")
     for number in range(3):
-        assert_taken(webhook(f"evt_{number}", amount=100), State.WAITING)
+        early = webhook(f"evt_{number}", amount=100, merchant_reference=payment.merchant_reference)
+        assert_taken(early, State.WAITING)
     absorb(payment, remote(payment), "call")
     assert totals(payment).received == 300
 
@@ -493,6 +521,116 @@ def test_a_webhook_while_its_order_is_being_worked_on_does_not_deadlock() -> Non
     assert signals() == ["confirm_payment"]
 
 
+# --- unknown ---------------------------------------------------------------------------------------------
+
+
+def item() -> ReviewItem:
+    return ReviewItem.objects.get()
+
+
+def test_money_of_a_payment_that_nobody_opened_is_reviewed_at_once() -> None:
+    authorized()
+    delivery = assert_taken(webhook(payment_reference="pay_x", merchant_reference="ORD-999"), State.WAITING)
+    assert delivery.error == (
+        "No payment here has the PSP reference pay_x yet. A person has to decide: see the review list."
+    )
+    assert (item().reason, item().state, item().webhook) == ("unknown_reference", "open", delivery)
+    assert (item().amount, item().currency, item().merchant_reference) == (TOTAL, "EUR", "ORD-999")
+    assert item().detail == (
+        "sandbox tells of payment pay_x for ORD-999, which was not opened here: received 39.98 EUR."
+    )
+    assert signals() == []
+
+
+def test_all_news_of_an_unknown_payment_are_one_item() -> None:
+    assert_taken(webhook("evt_1"), State.WAITING)
+    assert_taken(webhook("evt_2", psp_reference="psp_evt_1"), State.WAITING)  # the same, told again
+    assert_taken(webhook("evt_3", type="capture", amount=3000), State.WAITING)
+    assert_taken(webhook("evt_4", type="refund", amount=500), State.WAITING)
+    assert item().amount == TOTAL
+    assert item().detail.endswith("received 39.98 EUR, captured 30.00 EUR, refunded 5.00 EUR.")
+
+
+def test_a_refund_of_an_unknown_payment_that_names_no_order_is_reviewed() -> None:
+    """As Stripe tells of what was done in its dashboard; whatever else is being opened here."""
+    authorized(reference="")
+    assert_taken(webhook(type="refund", merchant_reference="", payment_reference="pay_x"), State.WAITING)
+    assert (item().amount, item().merchant_reference) == (TOTAL, "")
+
+
+@pytest.mark.parametrize("changes", [{"type": "authorization"}, {"type": "void"}, {"outcome": "failed"}])
+def test_news_without_money_of_an_unknown_payment_only_wait(changes: dict[str, Any]) -> None:
+    assert_taken(webhook(**changes), State.WAITING)
+    assert not ReviewItem.objects.exists()
+
+
+def test_money_waits_without_a_review_while_its_payment_may_be_being_opened() -> None:
+    _, payment = authorized(reference="")
+    for number in range(2):
+        assert_taken(webhook(f"evt_{number}", merchant_reference=payment.merchant_reference), State.WAITING)
+    assert not ReviewItem.objects.exists()
+
+
+def test_what_was_not_of_the_payment_that_was_opened_is_reviewed_when_that_is_clear() -> None:
+    """Two webhooks wait for the provider's answer; one of them turns out to be of another payment."""
+    _, payment = authorized(reference="")
+    assert_taken(webhook("evt_1", merchant_reference=payment.merchant_reference), State.WAITING)
+    stray = webhook("evt_2", merchant_reference=payment.merchant_reference, payment_reference="pay_x")
+    assert_taken(stray, State.WAITING)
+    absorb(payment, remote(payment), "call")
+    assert totals(payment).received == TOTAL
+    assert item().amount == TOTAL
+    assert "tells of payment pay_x" in item().detail
+
+
+def test_money_of_a_payment_whose_opening_was_given_up_is_reviewed() -> None:
+    _, payment = authorized(reference="")
+    assert_taken(webhook(merchant_reference=payment.merchant_reference), State.WAITING)
+    close_payment(payment, "The order is cancelled.")
+    assert (item().reason, item().state) == ("unknown_reference", "open")
+    # The late answer comes all the same.
+    absorb(payment, remote(payment), "call")
+    assert item().state == "closed"
+
+
+def test_money_for_a_payment_that_was_given_up_before_it_was_answered_is_reviewed_at_once() -> None:
+    _, payment = authorized(reference="")
+    close_payment(payment, "The order is cancelled.")
+    assert_taken(webhook(merchant_reference=payment.merchant_reference), State.WAITING)
+    assert item().state == "open"
+
+
+def test_the_item_closes_when_the_payment_becomes_known_after_all() -> None:
+    assert_taken(webhook(merchant_reference="ORD-1"), State.WAITING)
+    assert item().state == "open"
+    payment = open_payment("sandbox", "ORD-1", Money(TOTAL, "EUR"), "ORD-1/1/payment_hold")
+    absorb(payment, remote(payment), "call")
+    assert totals(payment).received == TOTAL
+    assert (item().state, item().resolved_by, item().payment) == ("closed", "shop", payment)
+    assert item().resolution == "Its payment is known now, of ORD-1: the money is in its books."
+    assert WebhookDelivery.objects.get().state == State.PROCESSED
+
+
+@pytest.mark.django_db(transaction=True)
+def test_news_of_an_unknown_payment_at_once_are_all_counted() -> None:
+    at_once(*[partial(deliver, webhook(f"evt_{number}", amount=100)) for number in range(6)])
+    assert (item().amount, WebhookDelivery.objects.filter(state=State.WAITING).count()) == (600, 6)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_answer_that_meets_a_webhook_of_another_payment_leaves_it_in_review() -> None:
+    factories.product()
+    for number in range(10):
+        order = factories.place()
+        payment = open_payment("sandbox", order.number, order.total_money, f"{order.number}/1/payment_hold")
+        stray = webhook(f"evt_{number}", payment_reference=f"x_{number}", merchant_reference=order.number)
+        at_once(
+            partial[object](deliver, stray),
+            partial[object](absorb, payment, remote(payment, f"pay_{number}"), "call"),
+        )
+        assert ReviewItem.objects.filter(merchant_reference=order.number).count() == 1, number
+
+
 # --- out of order ----------------------------------------------------------------------------------------
 
 
@@ -526,12 +664,14 @@ def test_money_for_an_order_that_is_over_is_booked_and_reviewed() -> None:
     assert signals() == []
     item = ReviewItem.objects.get()
     assert (item.reason, item.amount, item.merchant_reference) == ("late", TOTAL, saga.order.number)
+    assert item.detail.startswith("39.98 EUR have come in, but the order is ")
 
 
 def test_money_in_another_currency_is_reviewed_and_not_counted() -> None:
     _, payment = authorized()
     for message in ("evt_1", "evt_2"):
-        assert_taken(webhook(message, currency="USD", psp_reference="rcv_1"))
+        foreign = assert_taken(webhook(message, currency="USD", psp_reference="rcv_1"))
+        assert foreign.error == "The payment is in EUR, this is in USD: not counted, but in the review list."
     assert totals(payment).received == 0
     assert signals() == []
     item = ReviewItem.objects.get()

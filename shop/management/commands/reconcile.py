@@ -19,7 +19,11 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--fix", action="store_true", help="mend what is safe: roll back orphaned sagas")
+        parser.add_argument(
+            "--fix",
+            action="store_true",
+            help="mend what is safe: roll back orphaned sagas, ask again for refunds and old webhooks",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         left = 0
@@ -28,7 +32,7 @@ class Command(BaseCommand):
                 mended = options["fix"] and difference.fix()
                 left += not mended
                 self.stdout.write(
-                    f"{difference.about}: {difference.sentence}{' – its rollback starts.' if mended else ''}"
+                    f"{difference.about}: {difference.sentence}{f' – {difference.remedy}.' if mended else ''}"
                 )
         except (RPCError, RuntimeError) as error:
             raise CommandError(f"Temporal cannot be asked: {error}") from error
