@@ -21,6 +21,7 @@ from payments.models import Payment, PaymentEvent, ReviewItem
 from payments.services import transfers
 from payments.signals import payment_failed, payment_received, payment_refunded, payments_received
 from shop.kernel import outbox
+from shop.kernel.bulk import any_key
 from shop.kernel.models import OutboxMessage
 from shop.kernel.money import Money
 
@@ -73,14 +74,14 @@ def _take_late_money(saga: Saga, payment: Payment, totals: Totals, money: Money)
 @receiver(payments_received)
 def confirm_all_that_are_paid(received: Sequence[tuple[Payment, Totals]], **_: Any) -> None:
     """The same for a statement's payments: what is late or too much of them is not recorded as received."""
-    complete = {payment.pk: totals for payment, totals in received if payment.missing(totals) <= 0}
-    sagas = Saga.objects.filter(payment__in=complete).exclude(status__in=Saga.FINAL)
+    complete = {
+        payment.pk: (payment, totals.received) for payment, totals in received if payment.missing(totals) <= 0
+    }
+    sagas = Saga.objects.filter(payment_id__in=any_key(complete)).exclude(status__in=Saga.FINAL)
     lifecycle.queue_confirmations(
-        [
-            (saga, complete[saga.payment_id].received)
-            for saga in sagas.select_related("order", "payment")
-            if saga.payment_id is not None
-        ]
+        (number, attempt, *complete[payment_pk])
+        for number, attempt, payment_pk in sagas.values_list("order__number", "attempt", "payment_id")
+        if payment_pk is not None
     )
 
 

@@ -24,6 +24,7 @@ from django.db.models import F
 from payments.models import BankStatement, BankTransaction
 from payments.services import matching
 from payments.statements import Statement, StatementError, Transaction, read
+from shop.kernel.bulk import any_text, copy_in
 from shop.kernel.money import Money
 
 T = TypeVar("T")
@@ -225,7 +226,7 @@ def _write_down(row: BankStatement, batch: Sequence[Told], actor: str) -> list[m
 def _write_new(row: BankStatement, batch: Sequence[Told], actor: str) -> list[matching.Decision]:
     _one_at_a_time(row.account_iban)
     new = [(_booking(told, key, row), told.transaction) for told, key in _unknown(batch)]
-    BankTransaction.objects.bulk_create(booking for booking, _ in new)
+    copy_in([booking for booking, _ in new])
     decisions = matching.match(new, actor)
     BankStatement.objects.filter(pk=row.pk).update(transactions_new=F("transactions_new") + len(new))
     return decisions
@@ -250,7 +251,7 @@ def _unknown(batch: Sequence[Told]) -> Iterator[tuple[Told, str]]:
 
 
 def _seen(keys: Iterable[str]) -> dict[str, _Seen]:
-    rows = BankTransaction.objects.filter(key__in=list(keys))
+    rows = BankTransaction.objects.filter(key__in=any_text(keys))
     fields = ("key", "direction", "amount", "currency", "booking_date")
     return {values[0]: _Seen(*values) for values in rows.values_list(*fields)}
 
@@ -259,7 +260,7 @@ def _booking(told: Told, key: str, row: BankStatement) -> BankTransaction:
     t = told.transaction
     return BankTransaction(
         key=key,
-        statement=row,
+        statement_id=row.pk,
         position=t.position[:60],
         direction=t.direction.value,
         is_reversal=t.is_reversal,

@@ -24,6 +24,7 @@ from payments.services.recording import close_what_is_complete
 from payments.services.standings import Standing, Standings, borne_out
 from payments.signals import payments_received
 from payments.statements import Transaction
+from shop.kernel.bulk import copy_in
 from shop.kernel.money import Money
 
 Purpose = Allocation.Purpose
@@ -219,27 +220,30 @@ def _allocate(decisions: Sequence[Decision], actor: str) -> None:
     for decision in decisions:
         # Better no import than one that loses a cent.
         assert sum(amount for _, amount in decision.parts) == decision.booking.amount, decision
-    Allocation.objects.bulk_create(
-        Allocation(
-            transaction=decision.booking,
-            purpose=place.purpose,
-            payment=place.payment,
-            amount=amount,
-            key=first_key(decision.booking, n),
-            actor=actor,
-        )
-        for decision in decisions
-        for n, (place, amount) in enumerate(decision.parts, start=1)
+    copy_in(
+        [
+            Allocation(
+                transaction_id=decision.booking.pk,
+                purpose=place.purpose,
+                payment_id=place.payment.pk if place.payment else None,
+                amount=amount,
+                key=first_key(decision.booking, n),
+                actor=actor,
+            )
+            for decision in decisions
+            for n, (place, amount) in enumerate(decision.parts, start=1)
+        ]
     )
 
 
 def _write(decisions: Sequence[Decision], actor: str) -> None:
     _allocate(decisions, actor)
-    PaymentEvent.objects.bulk_create(event for decision in decisions for event in _receipts(decision, actor))
+    copy_in([event for decision in decisions for event in _receipts(decision, actor)])
     _write_items(decisions)
     paid = {d.standing.payment.pk: (d.standing, d.booking) for d in decisions if d.standing and d.matched}
     totals = [(standing.payment, standing.totals) for standing, _ in paid.values()]
-    close_what_is_complete(totals)
+    # Only a payment that has had a part before has an item about the rest.
+    close_what_is_complete((s.payment, s.totals) for s, _ in paid.values() if len(s.came) > 1)
     tell_short([(standing, booking, f"short:{booking.pk}") for standing, booking in paid.values()])
     payments_received.send(Payment, received=totals)
 
@@ -247,7 +251,7 @@ def _write(decisions: Sequence[Decision], actor: str) -> None:
 def receipt(payment: Payment, booking: BankTransaction, amount: int, key: str, actor: str) -> PaymentEvent:
     """The entry for money of a booking that is for this payment."""
     return PaymentEvent(
-        payment=payment,
+        payment_id=payment.pk,
         gateway=payment.gateway,
         type=EventType.RECEIPT.value,
         outcome=EventOutcome.SUCCEEDED.value,
@@ -264,7 +268,7 @@ def receipt(payment: Payment, booking: BankTransaction, amount: int, key: str, a
 def confirmation_out(payment: Payment, reference: str, amount: int, actor: str) -> PaymentEvent:
     """The entry that takes a receipt confirmed by hand out, because the bank's booking of it has come."""
     return PaymentEvent(
-        payment=payment,
+        payment_id=payment.pk,
         gateway=payment.gateway,
         type=EventType.RECEIPT.value,
         outcome=EventOutcome.SUCCEEDED.value,
