@@ -1,7 +1,7 @@
 from payments.models.payment import Payment, PaymentEvent
 from payments.models.receivable import OutgoingTransfer, Receivable, TransferBatch
 from payments.models.review import ReviewItem
-from payments.models.statement import Allocation, BankStatement, BankTransaction
+from payments.models.statement import Allocation, BankStatement, BankTransaction, Retelling
 from payments.models.webhook import WebhookDelivery
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Payment",
     "PaymentEvent",
     "Receivable",
+    "Retelling",
     "ReviewItem",
     "TransferBatch",
     "WebhookDelivery",

@@ -179,34 +179,53 @@ def _for(booking: BankTransaction, standing: Standing, payments: Standings) -> D
     return Decision(booking, standing, taken, reason=reason)
 
 
+def _doubted(new: New, found: Found, payments: Standings) -> Decision:
+    """A booking that may have been counted before is counted for nothing."""
+    named = sorted({reference for reference, _ in found.certain})
+    return Decision(
+        new.booking,
+        payments.find(named[0]) if len(named) == 1 else None,
+        reason=Reason.DUPLICATE,
+        detail=new.doubt,
+        proposals=[(reference, "The transfer names it.") for reference in named],
+    )
+
+
 # --- a batch ---------------------------------------------------------------------------------------------
 
 
-def match(batch: Sequence[tuple[BankTransaction, Transaction]], actor: str) -> list[Decision]:
+@dataclass(frozen=True, slots=True)
+class New:
+    """A booking to be matched; `doubt` says why it may be one that has been told before."""
+
+    booking: BankTransaction
+    told: Transaction
+    doubt: str = ""
+
+
+def match(batch: Sequence[New], actor: str) -> list[Decision]:
     """Decide on new bookings, and write what follows: allocations, receipts, review items, messages."""
-    outgoing = OutgoingBookings([told for _, told in batch])
-    texts = {
-        booking.pk: told.reference_texts
-        for booking, told in batch
-        if not booking.is_reversal and not outgoing.concerns(told)
-    }
+    outgoing = OutgoingBookings([new.told for new in batch])
+    ours = [new for new in batch if outgoing.concerns(new.told)]
+    payers = [new for new in batch if not outgoing.concerns(new.told)]
+    texts = {new.booking.pk: new.told.reference_texts for new in payers if not new.booking.is_reversal}
     found = {pk: find(lines) for pk, lines in texts.items()}
     payments = Standings(reference for named in found.values() for reference in _all_of(named))
     for pk, named in found.items():
         if not named.certain and named.proposals:
             found[pk] = find(texts[pk], known=payments.knows)
     decisions = [
-        decide(booking, found.get(booking.pk, NOTHING_FOUND), payments)
-        for booking, told in batch
-        if not outgoing.concerns(told)
+        _doubted(new, found.get(new.booking.pk, NOTHING_FOUND), payments)
+        if new.doubt
+        else decide(new.booking, found.get(new.booking.pk, NOTHING_FOUND), payments)
+        for new in payers
     ]
     proposing.add(decisions)
     _write(decisions, actor)
     # Afterwards: what the bank takes back may have come in this very batch.
     settled = [
-        Decision(booking, elsewhere=outgoing.settle(booking, told, actor))
-        for booking, told in batch
-        if outgoing.concerns(told)
+        Decision(new.booking, elsewhere=outgoing.settle(new.booking, new.told, actor, new.doubt))
+        for new in ours
     ]
     _allocate(settled, actor)
     return decisions + settled
