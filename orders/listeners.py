@@ -28,6 +28,7 @@ from payments.signals import (
     payments_received,
 )
 from shop.kernel import outbox
+from shop.kernel.bulk import any_key
 from shop.kernel.models import OutboxMessage
 from shop.kernel.money import Money
 
@@ -40,25 +41,35 @@ def _sagas_of(payments: Iterable[Payment]) -> dict[int, Saga]:
 
 
 @receiver(payments_received)
-def confirm_all_that_are_paid(
+def confirm_all_that_are_paid(received: Sequence[tuple[Payment, Totals]], **_: Any) -> None:
+    """Tell the sagas whose money is complete."""
+    complete = {
+        payment.pk: (payment, totals.received) for payment, totals in received if payment.missing(totals) <= 0
+    }
+    sagas = Saga.objects.filter(payment_id__in=any_key(complete)).exclude(status__in=Saga.FINAL)
+    lifecycle.queue_confirmations(
+        (number, attempt, *complete[payment_pk])
+        for number, attempt, payment_pk in sagas.values_list("order__number", "attempt", "payment_id")
+        if payment_pk is not None
+    )
+
+
+@receiver(payments_received)
+def take_what_is_late_or_too_much(
     received: Sequence[tuple[Payment, Totals]], new: Mapping[int, int] | None = None, **_: Any
 ) -> None:
-    """Tell the sagas whose money is complete. Of the new money, what is too late or too much is for a person."""
+    """Of the new money, what is too late or too much is for a person."""
+    if not new:
+        return
     sagas = _sagas_of(payment for payment, _ in received)
-    with_saga = [(sagas[payment.pk], payment, totals) for payment, totals in received if payment.pk in sagas]
-    lifecycle.queue_confirmations(
-        [
-            (saga, totals.received)
-            for saga, payment, totals in with_saga
-            if not saga.is_final and payment.missing(totals) <= 0
-        ]
-    )
     items = []
-    for saga, payment, totals in with_saga:
-        came = Money((new or {}).get(payment.pk, 0), payment.currency)
-        if came.amount > 0 and saga.is_final:
+    for payment, totals in received:
+        saga, came = sagas.get(payment.pk), Money(new.get(payment.pk, 0), payment.currency)
+        if saga is None or came.amount <= 0:
+            continue
+        if saga.is_final:
             items += _take_late_money(saga, payment, totals, came)
-        elif came.amount > 0 and totals.received > saga.order.total:
+        elif totals.received > saga.order.total:
             items.append(_too_much(saga, payment, totals, came))
     ReviewItem.objects.bulk_create(items, ignore_conflicts=True)
 

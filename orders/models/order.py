@@ -89,7 +89,7 @@ class Order(models.Model):
 
     @property
     def workflow_id(self) -> str:
-        return f"order-saga-{self.number}"
+        return saga_workflow_id(self.number)
 
     @property
     def saga(self) -> Saga | None:
@@ -131,3 +131,8 @@ class OrderLine(models.Model):
     @property
     def amount(self) -> int:
         return self.quantity * self.unit_price
+
+
+def saga_workflow_id(order_number: str) -> str:
+    """The id of the workflow of an order's saga, the same for every attempt."""
+    return f"order-saga-{order_number}"

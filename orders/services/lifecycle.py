@@ -7,7 +7,7 @@ message. Each is idempotent: a double click, a second tab or a stale page change
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 
@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from orders.carriers import carrier
 from orders.models import Order, OrderEvent, Saga, Shipment
+from orders.models.order import saga_workflow_id
 from orders.services import authorizations
 from orders.services.audit import lock_saga
 from orders.services.status import move_order
@@ -23,6 +24,7 @@ from orders.workflows.policies import MAX_EXTENSION, execution_timeout
 from orders.workflows.types import TASK_QUEUE, CancelOrder, ConfirmPayment, ExtendDeadline, SagaInput
 from payments.gateways import gateway
 from payments.gateways.base import EventOutcome, EventType, GatewayEvent
+from payments.models import Payment
 from payments.services.recording import record
 from shop.kernel import outbox
 from shop.kernel.models import OutboxMessage
@@ -210,7 +212,7 @@ def confirm_payment(
     if not recorded:
         raise ActionRefused("This receipt was booked for an earlier attempt at the order; see its payment.")
     received = saga.payment.totals().received
-    message = outbox.find(confirm_message_id(saga))
+    message = outbox.find(confirm_message_id(order.workflow_id, saga.attempt))
     _event(
         order,
         Kind.CONFIRM,
@@ -277,30 +279,23 @@ def extend_deadline(
     return Acted(f"The customer has until {deadline:%Y-%m-%d %H:%M} UTC.")
 
 
-def confirm_message_id(saga: Saga) -> str:
+def confirm_message_id(workflow_id: str, attempt: int) -> str:
     """One confirmation per attempt, whoever noticed the money."""
-    return f"{saga.order.workflow_id}/{saga.attempt}/confirm"
+    return f"{workflow_id}/{attempt}/confirm"
 
 
-def queue_confirmations(paid: Sequence[tuple[Saga, int]]) -> None:
-    """Tell sagas that their money is there, and how much. Called when it is recorded, in that transaction."""
-    outbox.signal_workflows(
-        [
-            (
-                confirm_message_id(saga),
-                saga.order.workflow_id,
-                "confirm_payment",
-                ConfirmPayment(
-                    confirm_message_id(saga),
-                    saga.attempt,
-                    received,
-                    saga.order.currency,
-                    saga.payment.reference if saga.payment else "",
-                ),
-            )
-            for saga, received in paid
-        ]
-    )
+def queue_confirmations(paid: Iterable[tuple[str, int, Payment, int]]) -> None:
+    """Tell sagas that their money is there, and how much. Called when it is recorded, in that transaction.
+
+    Each is an order number, its attempt, the attempt's payment and what that has received (minor units).
+    """
+    signals = []
+    for number, attempt, payment, received in paid:
+        workflow_id = saga_workflow_id(number)
+        message_id = confirm_message_id(workflow_id, attempt)
+        argument = ConfirmPayment(message_id, attempt, received, payment.currency, payment.reference)
+        signals.append((message_id, workflow_id, "confirm_payment", argument))
+    outbox.signal_workflows(signals)
 
 
 @transaction.atomic

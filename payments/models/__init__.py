@@ -3,7 +3,7 @@ from payments.models.gateway_state import GatewayIncident, GatewayState
 from payments.models.payment import Payment, PaymentEvent
 from payments.models.receivable import OutgoingTransfer, Receivable, TransferBatch
 from payments.models.review import ReviewItem
-from payments.models.statement import Allocation, BankStatement, BankTransaction
+from payments.models.statement import Allocation, BankStatement, BankTransaction, Retelling
 from payments.models.webhook import WebhookDelivery, WebhookReprocessing
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Payment",
     "PaymentEvent",
     "Receivable",
+    "Retelling",
     "ReviewItem",
     "TransferBatch",
     "WebhookDelivery",

@@ -41,7 +41,8 @@ class BankTransaction(models.Model):
     """One booking on our account, as the bank tells it. Append-only; `Allocation` says what became of it.
 
     `key` tells the same booking on two statements from two bookings that look alike: the bank's own reference
-    where there is one, else the content and its occurrence within the statement.
+    where there is one, else the content and its occurrence within the statement. Statements of other formats
+    may tell it under other keys: see `Retelling`.
     """
 
     class Direction(models.TextChoices):
@@ -71,6 +72,9 @@ class BankTransaction(models.Model):
         verbose_name = _("bank transaction")
         verbose_name_plural = _("bank transactions")
         ordering: ClassVar = ["-id"]
+        indexes: ClassVar = [
+            models.Index(fields=["amount", "booking_date"], name="bank_transaction_by_amount"),
+        ]
         constraints: ClassVar = [
             models.CheckConstraint(condition=Q(amount__gte=0), name="bank_transaction_amount_not_negative"),
         ]
@@ -84,6 +88,33 @@ class BankTransaction(models.Model):
     @property
     def money(self) -> Money:
         return Money(self.amount, self.currency)
+
+
+class Retelling(models.Model):
+    """A booking that is in the books already, told by a statement of another format, there under `key`.
+
+    Append-only. Each format (`kind`) tells a booking once: so two equal bookings of one format are two.
+    """
+
+    transaction = models.ForeignKey(BankTransaction, models.PROTECT, related_name="retellings")
+    statement = models.ForeignKey(BankStatement, models.PROTECT, related_name="retellings")
+    kind = models.CharField(_("format"), max_length=30)
+    key = models.CharField(max_length=160, db_index=True)
+
+    class Meta:
+        verbose_name = _("retelling")
+        verbose_name_plural = _("retellings")
+        ordering: ClassVar = ["-id"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["transaction", "kind"], name="booking_is_told_once_in_a_format"),
+            models.UniqueConstraint(fields=["kind", "key"], name="retelling_key_unique_in_a_format"),
+        ]
+        triggers: ClassVar = [
+            pgtrigger.Protect(name="append_only", operation=pgtrigger.Update | pgtrigger.Delete)
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.transaction} ({self.kind})"
 
 
 class Allocation(models.Model):

@@ -21,9 +21,11 @@ from django.conf import settings
 from django.db import OperationalError, connection, transaction
 from django.db.models import F
 
-from payments.models import BankStatement, BankTransaction
+from payments.models import BankStatement, BankTransaction, Retelling
 from payments.services import matching
+from payments.services.retelling import twins
 from payments.statements import Statement, StatementError, Transaction, read
+from shop.kernel.bulk import any_key, any_text, copy_in
 from shop.kernel.money import Money
 
 T = TypeVar("T")
@@ -163,13 +165,17 @@ class Told:
         ) and abs(row.booking_date - told.booking_date) <= SAME_BOOKING
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Seen:
-    key: str
+    """A booking in the books: the formats that told it, and the keys under which each did."""
+
+    pk: int
     direction: str
     amount: int
     currency: str
     booking_date: date
+    kinds: set[str] = field(default_factory=set)
+    told_as: set[tuple[str, str]] = field(default_factory=set)
 
 
 def _told(statement: Statement) -> Iterator[Told]:
@@ -224,8 +230,16 @@ def _write_down(row: BankStatement, batch: Sequence[Told], actor: str) -> list[m
 
 def _write_new(row: BankStatement, batch: Sequence[Told], actor: str) -> list[matching.Decision]:
     _one_at_a_time(row.account_iban)
-    new = [(_booking(told, key, row), told.transaction) for told, key in _unknown(batch)]
-    BankTransaction.objects.bulk_create(booking for booking, _ in new)
+    unknown, retold = _unknown(row, batch)
+    copy_in(retold)  # first: what they tell is no twin of another
+    new, retold = [], []
+    for (booking, told), twin in zip(unknown, twins(row, [booking for booking, _ in unknown]), strict=True):
+        if twin is not None and twin.sure:
+            retold.append(_retelling(row, twin.of.pk, booking.key))
+        else:
+            new.append(matching.New(booking, told.transaction, twin.question if twin else ""))
+    copy_in(retold)
+    copy_in([each.booking for each in new])
     decisions = matching.match(new, actor)
     BankStatement.objects.filter(pk=row.pk).update(transactions_new=F("transactions_new") + len(new))
     return decisions
@@ -237,29 +251,67 @@ def _one_at_a_time(iban: str) -> None:
         cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"bank account: {iban}"])
 
 
-def _unknown(batch: Sequence[Told]) -> Iterator[tuple[Told, str]]:
-    """The bookings that are not in the books yet, each with its key."""
-    seen = _seen(told.key for told in batch)
-    others = [told for told in batch if told.key in seen and not told.is_told_by(seen[told.key])]
-    seen_others = _seen(told.other_key for told in others) if others else {}
+def _unknown(
+    row: BankStatement, batch: Sequence[Told]
+) -> tuple[list[tuple[BankTransaction, Told]], list[Retelling]]:
+    """What of the batch has no key that is in the books; and what has one, and was told in other formats only."""
+    seen = _seen(key for told in batch for key in (told.key, told.other_key))
+    unknown, retold = [], []
     for told in batch:
-        if told.key not in seen:
-            yield told, told.key
-        elif not told.is_told_by(seen[told.key]) and told.other_key not in seen_others:
-            yield told, told.other_key
+        found = [*seen.get(told.key, ()), *seen.get(told.other_key, ())]
+        known = _known(row, told, found)
+        if known is None:
+            unknown.append((_booking(told, told.other_key if found else told.key, row), told))
+        elif row.kind not in known.kinds:
+            used = any((row.kind, told.key) in other.told_as for other in found)
+            retold.append(_retelling(row, known.pk, told.other_key if used else told.key))
+            known.kinds.add(row.kind)
+    return unknown, retold
 
 
-def _seen(keys: Iterable[str]) -> dict[str, _Seen]:
-    rows = BankTransaction.objects.filter(key__in=list(keys))
-    fields = ("key", "direction", "amount", "currency", "booking_date")
-    return {values[0]: _Seen(*values) for values in rows.values_list(*fields)}
+def _known(row: BankStatement, told: Told, found: Sequence[_Seen]) -> _Seen | None:
+    """The one of these bookings that it is: told so before in this format, or not yet told in it.
+
+    Equal content may be another booking's, where the bank gives no reference.
+    """
+    same = [seen for seen in found if told.is_told_by(seen)]
+    before = {(row.kind, told.key), (row.kind, told.other_key)}
+    known = (seen for seen in same if before & seen.told_as)
+    free = (seen for seen in same if row.kind not in seen.kinds or told.transaction.bank_reference)
+    return next(known, None) or next(free, None)
+
+
+def _seen(keys: Iterable[str]) -> dict[str, list[_Seen]]:
+    """The bookings that are in the books under these keys, in whatever format."""
+    wanted = list(keys)
+    by_pk: dict[int, _Seen] = {}
+    found: dict[str, list[_Seen]] = defaultdict(list)
+    fields = ("direction", "amount", "currency", "booking_date")
+    first = BankTransaction.objects.filter(key__in=any_text(wanted))
+    again = Retelling.objects.filter(key__in=any_text(wanted))
+    for key, kind, pk, *values in (
+        *first.values_list("key", "statement__kind", "pk", *fields),
+        *again.values_list("key", "kind", "transaction_id", *(f"transaction__{name}" for name in fields)),
+    ):
+        seen = by_pk.setdefault(pk, _Seen(pk, *values))
+        seen.told_as.add((kind, key))
+        found[key].append(seen)
+    if by_pk:
+        everywhere = BankTransaction.objects.filter(pk__in=any_key(by_pk))
+        for pk, first_kind, kind in everywhere.values_list("pk", "statement__kind", "retellings__kind"):
+            by_pk[pk].kinds |= {first_kind, kind}
+    return found
+
+
+def _retelling(row: BankStatement, transaction_pk: int, key: str) -> Retelling:
+    return Retelling(transaction_id=transaction_pk, statement_id=row.pk, kind=row.kind, key=key)
 
 
 def _booking(told: Told, key: str, row: BankStatement) -> BankTransaction:
     t = told.transaction
     return BankTransaction(
         key=key,
-        statement=row,
+        statement_id=row.pk,
         position=t.position[:60],
         direction=t.direction.value,
         is_reversal=t.is_reversal,

@@ -24,6 +24,7 @@ from payments.services.recording import close_what_is_complete
 from payments.services.standings import Standing, Standings, borne_out
 from payments.signals import payments_received
 from payments.statements import Transaction
+from shop.kernel.bulk import copy_in
 from shop.kernel.money import Money
 
 Purpose = Allocation.Purpose
@@ -178,34 +179,53 @@ def _for(booking: BankTransaction, standing: Standing, payments: Standings) -> D
     return Decision(booking, standing, taken, reason=reason)
 
 
+def _doubted(new: New, found: Found, payments: Standings) -> Decision:
+    """A booking that may have been counted before is counted for nothing."""
+    named = sorted({reference for reference, _ in found.certain})
+    return Decision(
+        new.booking,
+        payments.find(named[0]) if len(named) == 1 else None,
+        reason=Reason.DUPLICATE,
+        detail=new.doubt,
+        proposals=[(reference, "The transfer names it.") for reference in named],
+    )
+
+
 # --- a batch ---------------------------------------------------------------------------------------------
 
 
-def match(batch: Sequence[tuple[BankTransaction, Transaction]], actor: str) -> list[Decision]:
+@dataclass(frozen=True, slots=True)
+class New:
+    """A booking to be matched; `doubt` says why it may be one that has been told before."""
+
+    booking: BankTransaction
+    told: Transaction
+    doubt: str = ""
+
+
+def match(batch: Sequence[New], actor: str) -> list[Decision]:
     """Decide on new bookings, and write what follows: allocations, receipts, review items, messages."""
-    outgoing = OutgoingBookings([told for _, told in batch])
-    texts = {
-        booking.pk: told.reference_texts
-        for booking, told in batch
-        if not booking.is_reversal and not outgoing.concerns(told)
-    }
+    outgoing = OutgoingBookings([new.told for new in batch])
+    ours = [new for new in batch if outgoing.concerns(new.told)]
+    payers = [new for new in batch if not outgoing.concerns(new.told)]
+    texts = {new.booking.pk: new.told.reference_texts for new in payers if not new.booking.is_reversal}
     found = {pk: find(lines) for pk, lines in texts.items()}
     payments = Standings(reference for named in found.values() for reference in _all_of(named))
     for pk, named in found.items():
         if not named.certain and named.proposals:
             found[pk] = find(texts[pk], known=payments.knows)
     decisions = [
-        decide(booking, found.get(booking.pk, NOTHING_FOUND), payments)
-        for booking, told in batch
-        if not outgoing.concerns(told)
+        _doubted(new, found.get(new.booking.pk, NOTHING_FOUND), payments)
+        if new.doubt
+        else decide(new.booking, found.get(new.booking.pk, NOTHING_FOUND), payments)
+        for new in payers
     ]
     proposing.add(decisions)
     _write(decisions, actor)
     # Afterwards: what the bank takes back may have come in this very batch.
     settled = [
-        Decision(booking, elsewhere=outgoing.settle(booking, told, actor))
-        for booking, told in batch
-        if outgoing.concerns(told)
+        Decision(new.booking, elsewhere=outgoing.settle(new.booking, new.told, actor, new.doubt))
+        for new in ours
     ]
     _allocate(settled, actor)
     return decisions + settled
@@ -219,27 +239,30 @@ def _allocate(decisions: Sequence[Decision], actor: str) -> None:
     for decision in decisions:
         # Better no import than one that loses a cent.
         assert sum(amount for _, amount in decision.parts) == decision.booking.amount, decision
-    Allocation.objects.bulk_create(
-        Allocation(
-            transaction=decision.booking,
-            purpose=place.purpose,
-            payment=place.payment,
-            amount=amount,
-            key=first_key(decision.booking, n),
-            actor=actor,
-        )
-        for decision in decisions
-        for n, (place, amount) in enumerate(decision.parts, start=1)
+    copy_in(
+        [
+            Allocation(
+                transaction_id=decision.booking.pk,
+                purpose=place.purpose,
+                payment_id=place.payment.pk if place.payment else None,
+                amount=amount,
+                key=first_key(decision.booking, n),
+                actor=actor,
+            )
+            for decision in decisions
+            for n, (place, amount) in enumerate(decision.parts, start=1)
+        ]
     )
 
 
 def _write(decisions: Sequence[Decision], actor: str) -> None:
     _allocate(decisions, actor)
-    PaymentEvent.objects.bulk_create(event for decision in decisions for event in _receipts(decision, actor))
+    copy_in([event for decision in decisions for event in _receipts(decision, actor)])
     _write_items(decisions)
     paid = {d.standing.payment.pk: (d.standing, d.booking) for d in decisions if d.standing and d.matched}
     totals = [(standing.payment, standing.totals) for standing, _ in paid.values()]
-    close_what_is_complete(totals)
+    # Only a payment that has had a part before has an item about the rest.
+    close_what_is_complete((s.payment, s.totals) for s, _ in paid.values() if len(s.came) > 1)
     tell_short([(standing, booking, f"short:{booking.pk}") for standing, booking in paid.values()])
     payments_received.send(Payment, received=totals)
 
@@ -247,7 +270,7 @@ def _write(decisions: Sequence[Decision], actor: str) -> None:
 def receipt(payment: Payment, booking: BankTransaction, amount: int, key: str, actor: str) -> PaymentEvent:
     """The entry for money of a booking that is for this payment."""
     return PaymentEvent(
-        payment=payment,
+        payment_id=payment.pk,
         gateway=payment.gateway,
         type=EventType.RECEIPT.value,
         outcome=EventOutcome.SUCCEEDED.value,
@@ -264,7 +287,7 @@ def receipt(payment: Payment, booking: BankTransaction, amount: int, key: str, a
 def confirmation_out(payment: Payment, reference: str, amount: int, actor: str) -> PaymentEvent:
     """The entry that takes a receipt confirmed by hand out, because the bank's booking of it has come."""
     return PaymentEvent(
-        payment=payment,
+        payment_id=payment.pk,
         gateway=payment.gateway,
         type=EventType.RECEIPT.value,
         outcome=EventOutcome.SUCCEEDED.value,

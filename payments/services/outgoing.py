@@ -48,13 +48,17 @@ class OutgoingBookings:
         """Whether `settle` is to decide on it: every debit, and a credit that brings a transfer of ours back."""
         return told.direction is Direction.DEBIT or bool(self._our_id(told))
 
-    def settle(self, booking: BankTransaction, told: Transaction, actor: str) -> Parts:
-        """Tell whom it concerns; returns where the booking's money goes."""
+    def settle(self, booking: BankTransaction, told: Transaction, actor: str, doubt: str = "") -> Parts:
+        """Tell whom it concerns; returns where the booking's money goes.
+
+        `doubt` says why it may have been told before. That matters where money is taken back from a payment; the
+        rest changes nothing the second time, or is for a person anyway.
+        """
         our_id = self._our_id(told)
         if told.direction is Direction.CREDIT:
             return [(self._came_back(booking, told, our_id), booking.amount)]
         if told.is_reversal:
-            return _taken_back(booking, actor)
+            return _taken_back(booking, actor, doubt)
         if our_id:
             transfers.booked(our_id, told.bank_reference, told.money, told.booking_date)
             return [(OUTGOING, booking.amount)]
@@ -106,8 +110,11 @@ class OutgoingBookings:
 # --- money that the bank takes back ----------------------------------------------------------------------
 
 
-def _taken_back(booking: BankTransaction, actor: str) -> Parts:
+def _taken_back(booking: BankTransaction, actor: str, doubt: str) -> Parts:
     """The reversal of money that came before: it is missing wherever it went, and a person is told."""
+    if doubt:
+        _tell(booking, f"{booking.pk}", None, doubt)
+        return [(FOREIGN, booking.amount)]
     original = _original(booking)
     if original is None:
         _tell(booking, f"{booking.pk}", None, "It is not known which payment it was.")

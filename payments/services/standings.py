@@ -9,10 +9,13 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from django.db.models.expressions import RawSQL
+
 from payments import ledger
 from payments.gateways.base import EventType
 from payments.models import Allocation, BankTransaction, Payment, PaymentEvent
 from payments.services.transfers import BANK_TRANSFER
+from shop.kernel.bulk import any_key, any_text
 from shop.kernel.money import Money
 
 
@@ -54,7 +57,7 @@ class Standings:
     def __init__(self, merchant_references: Iterable[str]) -> None:
         payments = list(
             Payment.objects.select_for_update()
-            .filter(merchant_reference__in=set(merchant_references))
+            .filter(merchant_reference__in=any_text(set(merchant_references)))
             .order_by("pk")
         )
         self._by_reference: dict[str, list[Standing]] = defaultdict(list)
@@ -79,30 +82,32 @@ class Standings:
 
 def standings(payments: list[Payment]) -> list[Standing]:
     """What they stand at: two queries, however many."""
-    events: dict[int, list[PaymentEvent]] = defaultdict(list)
-    for event in PaymentEvent.objects.filter(payment__in=payments).only(
-        "payment_id", "type", "outcome", "amount", "source", "psp_reference"
-    ):
-        events[event.payment_id].append(event)
-    came = _came(payments)
-    found = []
-    for payment in payments:
-        totals = ledger.totals(events[payment.pk])
-        found.append(
-            Standing(
-                payment,
-                totals,
-                came[payment.pk],
-                _by_hand(events[payment.pk]),
-            )
-        )
-    return found
+    keys = any_key(payment.pk for payment in payments)
+    events: dict[int, list[_Event]] = defaultdict(list)
+    rows = PaymentEvent.objects.filter(payment_id__in=keys)
+    fields = ("payment_id", "type", "outcome", "amount", "source", "psp_reference")
+    for pk, type_, outcome, amount, source, reference in rows.values_list(*fields):
+        events[pk].append(_Event(type_, outcome, amount, source, reference))
+    came = _came(keys)
+    return [
+        Standing(payment, ledger.totals(events[payment.pk]), came[payment.pk], _by_hand(events[payment.pk]))
+        for payment in payments
+    ]
 
 
-def _came(payments: list[Payment]) -> dict[int, list[tuple[str, int]]]:
+@dataclass(slots=True)
+class _Event:
+    type: str
+    outcome: str
+    amount: int
+    source: str
+    psp_reference: str
+
+
+def _came(keys: RawSQL) -> dict[int, list[tuple[str, int]]]:
     found: dict[int, list[tuple[str, int]]] = defaultdict(list)
     rows = Allocation.objects.filter(
-        payment__in=payments,
+        payment_id__in=keys,
         purpose=Allocation.Purpose.MATCHED,
         amount__gt=0,
         transaction__direction=BankTransaction.Direction.CREDIT,
@@ -115,7 +120,7 @@ def _came(payments: list[Payment]) -> dict[int, list[tuple[str, int]]]:
     return found
 
 
-def _by_hand(events: list[PaymentEvent]) -> dict[str, int]:
+def _by_hand(events: list[_Event]) -> dict[str, int]:
     confirmed = {
         event.psp_reference: event.amount
         for event in events

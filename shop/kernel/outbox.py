@@ -8,6 +8,7 @@ gone. Many dispatchers may run at once; each takes rows that no other holds (`FO
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -69,21 +70,24 @@ def signal_workflows(signals: Sequence[tuple[str, str, str, Any]]) -> None:
     """Queue many signals, each with the arguments of `signal_workflow`, in two queries."""
     if not signals:
         return
-    OutboxMessage.objects.bulk_create(
-        [
-            OutboxMessage(
-                message_id=message_id,
-                workflow_id=workflow_id,
-                kind=OutboxMessage.Kind.SIGNAL,
-                name=signal,
-                payload=asdict(argument),
-            )
-            for message_id, workflow_id, signal, argument in signals
-        ],
-        ignore_conflicts=True,
-    )
+    rows = [
+        {"message_id": message_id, "workflow_id": workflow_id, "name": signal, "payload": asdict(argument)}
+        for message_id, workflow_id, signal, argument in signals
+    ]
     with connection.cursor() as cursor:
+        cursor.execute(_INSERT_SIGNALS, [json.dumps(rows)])
         cursor.execute(f"NOTIFY {CHANNEL}")
+
+
+# One JSON text is several times faster than the arrays that `bulk_create` sends.
+_INSERT_SIGNALS = f"""
+    INSERT INTO {OutboxMessage._meta.db_table} (
+        message_id, workflow_id, kind, name, payload, options, state, attempts, available_at, last_error, created_at
+    )
+    SELECT message_id, workflow_id, 'signal', name, payload, '{{}}', 'queued', 0, now(), '', now()
+    FROM jsonb_to_recordset(%s::jsonb) AS signal (message_id text, workflow_id text, name text, payload jsonb)
+    ON CONFLICT (message_id) DO NOTHING
+"""
 
 
 def _queue(
