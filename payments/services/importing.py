@@ -1,7 +1,7 @@
 """Bank statements into the books. A file may be imported again, or overlap another: each booking counts once.
 
 A file is read whole before anything of it is written. Then its bookings are written and matched in batches, one
-transaction each: after a crash, importing it again goes on where it stopped.
+transaction each, with the statement's lines: after a crash, importing it again goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from typing import BinaryIO, TypeVar
 import psycopg.errors
 from django.conf import settings
 from django.db import OperationalError, connection, transaction
-from django.db.models import F
+from django.db.models import F, Max
 
-from payments.models import BankStatement, BankTransaction
+from payments.models import BankStatement, BankTransaction, StatementFile, StatementLine
 from payments.services import matching
-from payments.statements import Statement, StatementError, Transaction, read
+from payments.statements import LeftOut, Statement, StatementError, Transaction, read
 from shop.kernel.money import Money
 
 T = TypeVar("T")
@@ -67,9 +67,16 @@ class Report:
         return self.new + self.known
 
 
-def import_file(name: str, file: BinaryIO, actor: str, progress: Progress | None = None) -> Report:
+def import_file(
+    name: str,
+    file: BinaryIO,
+    actor: str,
+    progress: Progress | None = None,
+    source: StatementFile | None = None,
+) -> Report:
     """Write the bookings of a statement file and match them; `progress` gets how many of how many are done.
 
+    With `source`, the file as it is kept, an import that was broken off goes on with the statements that it began.
     Raises `StatementError` before anything is written.
     """
     statements = list(read(name, file))  # kept on disk when they are long
@@ -77,8 +84,11 @@ def import_file(name: str, file: BinaryIO, actor: str, progress: Progress | None
         _must_be_ours(statement)
     report = Report(name)
     total = sum(len(statement.transactions) for statement in statements)
-    for statement in statements:
-        _import(statement, actor, report, progress, total)
+    if progress is not None:
+        progress(0, total)
+    for place, statement in enumerate(statements):
+        row = _row(statement, actor, source, place)
+        _import(row, statement, actor, report, progress, total)
     return report
 
 
@@ -108,8 +118,15 @@ def _must_be_ours(statement: Statement) -> None:
 # --- one statement ---------------------------------------------------------------------------------------
 
 
-def _import(statement: Statement, actor: str, report: Report, progress: Progress | None, total: int) -> None:
+@transaction.atomic
+def _row(statement: Statement, actor: str, source: StatementFile | None, place: int) -> BankStatement:
+    """The statement, with what was left out of it: made, or found as an import before this one made it."""
+    begun = BankStatement.objects.filter(source=source, place=place).first() if source else None
+    if begun is not None:
+        return begun
     row = BankStatement.objects.create(
+        source=source,
+        place=place,
         kind=statement.kind[:30],
         statement_id=statement.statement_id[:80],
         account_iban=statement.account_iban,
@@ -120,6 +137,19 @@ def _import(statement: Statement, actor: str, report: Report, progress: Progress
         transactions_in_file=len(statement.transactions),
         imported_by=actor,
     )
+    for batch in _batches(statement.left_out, BATCH):
+        StatementLine.objects.bulk_create(_line_left_out(row, left_out) for left_out in batch)
+    return row
+
+
+def _import(
+    row: BankStatement,
+    statement: Statement,
+    actor: str,
+    report: Report,
+    progress: Progress | None,
+    total: int,
+) -> None:
     report.statements.append(row)
     report.left_out += statement.skipped
     for batch in _batches(_told(statement), BATCH):
@@ -141,6 +171,8 @@ class Told:
     transaction: Transaction
     iban: str
     content: str
+    place: int
+    """In the statement, among all that it tells."""
 
     @property
     def key(self) -> str:
@@ -165,6 +197,7 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
+    pk: int
     key: str
     direction: str
     amount: int
@@ -174,10 +207,16 @@ class _Seen:
 
 def _told(statement: Statement) -> Iterator[Told]:
     seen: Counter[str] = Counter()
+    left_out = (line.place for line in statement.left_out)
+    next_left_out = next(left_out, None)
+    place = 0
     for told in statement.transactions:
+        while place == next_left_out:
+            place, next_left_out = place + 1, next(left_out, None)
         digest = _digest(told)
         seen[digest] += 1
-        yield Told(told, statement.account_iban, f"{digest}:{seen[digest]}")
+        yield Told(told, statement.account_iban, f"{digest}:{seen[digest]}", place)
+        place += 1
 
 
 def _digest(told: Transaction) -> str:
@@ -224,8 +263,14 @@ def _write_down(row: BankStatement, batch: Sequence[Told], actor: str) -> list[m
 
 def _write_new(row: BankStatement, batch: Sequence[Told], actor: str) -> list[matching.Decision]:
     _one_at_a_time(row.account_iban)
-    new = [(_booking(told, key, row), told.transaction) for told, key in _unknown(batch)]
-    BankTransaction.objects.bulk_create(booking for booking, _ in new)
+    written = row.lines.exclude(transaction=None).aggregate(last=Max("place", default=-1))["last"]
+    looked_up = list(_looked_up([told for told in batch if told.place > written]))
+    new = [(_booking(told, key, row), told.transaction) for told, key, known in looked_up if known is None]
+    made = iter(BankTransaction.objects.bulk_create(booking for booking, _ in new))
+    StatementLine.objects.bulk_create(
+        _line(row, told, next(made).pk if known is None else known, is_new=known is None)
+        for told, _key, known in looked_up
+    )
     decisions = matching.match(new, actor)
     BankStatement.objects.filter(pk=row.pk).update(transactions_new=F("transactions_new") + len(new))
     return decisions
@@ -237,22 +282,25 @@ def _one_at_a_time(iban: str) -> None:
         cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"bank account: {iban}"])
 
 
-def _unknown(batch: Sequence[Told]) -> Iterator[tuple[Told, str]]:
-    """The bookings that are not in the books yet, each with its key."""
+def _looked_up(batch: Sequence[Told]) -> Iterator[tuple[Told, str, int | None]]:
+    """Each with its key and the primary key of its booking, which is None where it is not in the books yet."""
     seen = _seen(told.key for told in batch)
     others = [told for told in batch if told.key in seen and not told.is_told_by(seen[told.key])]
     seen_others = _seen(told.other_key for told in others) if others else {}
     for told in batch:
         if told.key not in seen:
-            yield told, told.key
-        elif not told.is_told_by(seen[told.key]) and told.other_key not in seen_others:
-            yield told, told.other_key
+            yield told, told.key, None
+        elif told.is_told_by(seen[told.key]):
+            yield told, told.key, seen[told.key].pk
+        else:
+            other = seen_others.get(told.other_key)
+            yield told, told.other_key, other.pk if other else None
 
 
 def _seen(keys: Iterable[str]) -> dict[str, _Seen]:
     rows = BankTransaction.objects.filter(key__in=list(keys))
-    fields = ("key", "direction", "amount", "currency", "booking_date")
-    return {values[0]: _Seen(*values) for values in rows.values_list(*fields)}
+    fields = ("pk", "key", "direction", "amount", "currency", "booking_date")
+    return {seen.key: seen for seen in (_Seen(*values) for values in rows.values_list(*fields))}
 
 
 def _booking(told: Told, key: str, row: BankStatement) -> BankTransaction:
@@ -275,4 +323,26 @@ def _booking(told: Told, key: str, row: BankStatement) -> BankTransaction:
         counterparty_iban=t.counterparty_iban[:34],
         return_reason=t.return_reason[:140],
         original_end_to_end_id=t.original_end_to_end_id[:70],
+    )
+
+
+def _line(row: BankStatement, told: Told, booking_pk: int, *, is_new: bool) -> StatementLine:
+    return StatementLine(
+        statement=row,
+        place=told.place,
+        position=told.transaction.position[:60],
+        transaction_id=booking_pk,
+        is_new=is_new,
+    )
+
+
+def _line_left_out(row: BankStatement, told: LeftOut) -> StatementLine:
+    return StatementLine(
+        statement=row,
+        place=told.place,
+        position=told.position[:60],
+        left_out=told.why[:200],
+        amount=told.signed.amount,
+        currency=told.signed.currency,
+        text=told.text[:200],
     )
