@@ -33,6 +33,7 @@ from orders.workflows.compensation_retry import CompensationRetryWorkflow
 from orders.workflows.mail import OrderMailWorkflow
 from orders.workflows.saga import OrderSagaWorkflow
 from payments import activities as payment_activities
+from payments.statement_folder import StatementFolder
 from payments.watching import Watcher
 from payments.workflows.refund import RefundWorkflow
 from shop.kernel import temporal
@@ -129,9 +130,9 @@ class WorkerProcess:
         workers = [build(client, queue, executor, self._concurrency) for queue in self._queues]
         self._dispatcher = Dispatcher(client)
         self._dispatcher.start()
-        watcher = Watcher(Path(settings.STATEMENT_FOLDER)) if settings.STATEMENT_FOLDER else None
-        if watcher is not None:
-            watcher.start()
+        folder = StatementFolder(Path(settings.STATEMENT_FOLDER)) if settings.STATEMENT_FOLDER else None
+        watcher = Watcher(folder)
+        watcher.start()
         running = [asyncio.create_task(worker.run()) for worker in workers]
         self._state = "working"
         log.info("Working on %s, %d at a time.", ", ".join(self._queues), self._concurrency)
@@ -139,13 +140,11 @@ class WorkerProcess:
         await asyncio.wait([*running, stopped], return_when=asyncio.FIRST_COMPLETED)
         self._state = "draining"
         self._dispatcher.stop()
-        if watcher is not None:
-            watcher.stop()
+        watcher.stop()
         await asyncio.gather(*(worker.shutdown() for worker in workers))
         await asyncio.gather(*running)
         await asyncio.to_thread(self._dispatcher.join, 10)
-        if watcher is not None:
-            await asyncio.to_thread(watcher.join, 10)
+        await asyncio.to_thread(watcher.join, 10)
         executor.shutdown(wait=False)
 
     # --- health and metrics ------------------------------------------------------------------------------

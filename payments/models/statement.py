@@ -48,6 +48,14 @@ class BankStatement(models.Model):
     def __str__(self) -> str:
         return f"{self.kind} {self.statement_id or self.file_name}"
 
+    @property
+    def opening_money(self) -> Money | None:
+        return None if self.opening is None else Money(self.opening, self.currency)
+
+    @property
+    def closing_money(self) -> Money | None:
+        return None if self.closing is None else Money(self.closing, self.currency)
+
 
 class BankTransaction(models.Model):
     """One booking on our account, as the bank tells it. Append-only; `Allocation` says what became of it.
@@ -101,7 +109,7 @@ class BankTransaction(models.Model):
 class StatementLine(models.Model):
     """One line of a statement, in the file's order: a booking, which others may have told too, or what was left out.
 
-    Append-only. It is written with the booking, so it also tells how far an import has got.
+    Append-only. It is written with the booking, and stays as it was first written when an import goes on.
     """
 
     statement = models.ForeignKey(BankStatement, models.PROTECT, related_name="lines")

@@ -19,7 +19,7 @@ from typing import BinaryIO, TypeVar
 import psycopg.errors
 from django.conf import settings
 from django.db import OperationalError, connection, transaction
-from django.db.models import F, Max
+from django.db.models import F
 
 from payments.models import BankStatement, BankTransaction, StatementFile, StatementLine
 from payments.services import matching
@@ -263,13 +263,15 @@ def _write_down(row: BankStatement, batch: Sequence[Told], actor: str) -> list[m
 
 def _write_new(row: BankStatement, batch: Sequence[Told], actor: str) -> list[matching.Decision]:
     _one_at_a_time(row.account_iban)
-    written = row.lines.exclude(transaction=None).aggregate(last=Max("place", default=-1))["last"]
-    looked_up = list(_looked_up([told for told in batch if told.place > written]))
+    looked_up = list(_looked_up(batch))
     new = [(_booking(told, key, row), told.transaction) for told, key, known in looked_up if known is None]
     made = iter(BankTransaction.objects.bulk_create(booking for booking, _ in new))
     StatementLine.objects.bulk_create(
-        _line(row, told, next(made).pk if known is None else known, is_new=known is None)
-        for told, _key, known in looked_up
+        [
+            _line(row, told, next(made).pk if known is None else known, is_new=known is None)
+            for told, _key, known in looked_up
+        ],
+        ignore_conflicts=True,  # an import before this one, broken off, may have written them
     )
     decisions = matching.match(new, actor)
     BankStatement.objects.filter(pk=row.pk).update(transactions_new=F("transactions_new") + len(new))
