@@ -17,6 +17,7 @@ from django.utils.translation import gettext as _gettext
 from django.utils.translation import gettext_lazy as _
 
 from payments.admin.lines import amount_of, fate, report_of, text_of, whereabouts
+from payments.admin.linking import with_links
 from payments.admin.review import NONE, amounts_meant, compact_iban, order_link
 from payments.models import Allocation, BankStatement, BankTransaction, ReviewItem
 from payments.services.importing import our_ibans
@@ -112,7 +113,7 @@ class BankStatementAdmin(LookOnlyAdmin):
 
 class AllocationInline(LookOnlyInline):
     model = Allocation
-    fields = ("at", "purpose", "amount_shown", "order", "payment", "actor", "reason")
+    fields = ("at", "purpose", "amount_shown", "order", "payment", "actor", "reason_shown")
     readonly_fields = fields
     ordering = ("id",)
 
@@ -123,6 +124,10 @@ class AllocationInline(LookOnlyInline):
     def order(self, allocation: Allocation) -> SafeString | str:
         return order_link(allocation.payment.merchant_reference) if allocation.payment else NONE
 
+    @admin.display(description=_("reason"))
+    def reason_shown(self, allocation: Allocation) -> SafeString:
+        return with_links(allocation.reason)
+
     @admin.display(description=_("amount"))
     def amount_shown(self, allocation: Allocation) -> str:
         return Money(allocation.amount, allocation.transaction.currency).format()
@@ -130,9 +135,13 @@ class AllocationInline(LookOnlyInline):
 
 class ReviewInline(LookOnlyInline):
     model = ReviewItem
-    fields = ("reason", "item", "order", "state", "resolution", "resolved_by")
+    fields = ("reason", "item", "order", "state", "resolution_shown", "resolved_by")
     readonly_fields = fields
     ordering = ("id",)
+
+    @admin.display(description=_("resolution"))
+    def resolution_shown(self, item: ReviewItem) -> SafeString:
+        return with_links(item.resolution)
 
     @admin.display(description=_("review item"))
     def item(self, item: ReviewItem) -> SafeString:
