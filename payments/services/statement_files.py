@@ -50,12 +50,21 @@ class NotFailed(Exception):
 # --- in --------------------------------------------------------------------------------------------------
 
 
-@transaction.atomic
 def receive(name: str, content: BinaryIO, received_from: str, origin: str | None = None) -> StatementFile:
     """Store a file and queue its import. With `origin`, one that was received before is returned as it is.
 
     Raises `StatementError` for a file that is too large to be kept.
     """
+    if content.seekable():
+        return _receive(name, content, received_from, origin)
+    with SpooledTemporaryFile(max_size=PART) as copy:  # a pipe
+        while copy.tell() <= LARGEST and (data := content.read(PART)):
+            copy.write(data)
+        return _receive(name, cast(BinaryIO, copy), received_from, origin)
+
+
+@transaction.atomic
+def _receive(name: str, content: BinaryIO, received_from: str, origin: str | None) -> StatementFile:
     digest, size = _measured(name, content)
     name = name.encode(errors="surrogateescape").decode(errors="replace")  # file systems allow any bytes
     first = StatementFile.objects.filter(digest=digest, same_as=None).order_by("id").first()
