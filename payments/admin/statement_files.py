@@ -73,7 +73,10 @@ class StatementFileAdmin(ActingAdmin, LookOnlyAdmin):
     list_filter = ("state", "received_at")
     search_fields = ("name",)
     sortable_by: ClassVar = ()
-    fields = ()
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        """The panel tells all of it."""
+        return ()
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return bool(request.user.has_perm(IMPORT))
@@ -125,10 +128,9 @@ class StatementFileAdmin(ActingAdmin, LookOnlyAdmin):
             "state": label(_TONES[State(file.state)], file.get_state_display()),
             "act_buttons": self.buttons(request, file),
         }
-        if not file.is_finished:
-            context["outlook"] = statement_files.outlook(file)
-        else:
-            context |= _results(request, file)
+        if file.is_finished:
+            return context | _results(request, file) | {"stamp": ""}  # nobody asks any more
+        context["outlook"] = statement_files.outlook(file)
         shown = render_to_string(_LIVE, context, request)
         return context | {"stamp": hashlib.sha256(shown.encode()).hexdigest()[:16]}
 

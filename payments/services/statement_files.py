@@ -229,7 +229,7 @@ def _import(file: StatementFile, progress: Progress | None) -> Report:
         )
         raise
     rows.update(state=State.IMPORTED, finished_at=timezone.now())
-    log.info("Statement file %d is imported: %d transactions, %d new.", file.pk, report.total, report.new)
+    log.info("Statement file %d is imported: %d transactions.", file.pk, report.total)
     return report
 
 

@@ -240,9 +240,10 @@ def test_a_waiting_file_says_what_it_waits_for_and_asks_until_it_is_done(
 
 
 def test_a_statement_that_is_missing_in_between_is_noticed(staff: Client, bank: PaperBank) -> None:
+    upload(staff, bank.statement(Entry(1, "?")), "opening.xml")
     first, missing, third = (bank.statement(Entry(100 + i, "?")) for i in range(3))
     assert "may be missing" not in upload(staff, first)
-    assert "opens with €2.01, and no other statement closes with that" in upload(staff, third, "third.xml")
+    assert "opens with €2.02, and no other statement closes with that" in upload(staff, third, "third.xml")
     assert "may be missing" not in upload(staff, missing, "second.xml")
 
 
