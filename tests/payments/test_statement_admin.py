@@ -149,6 +149,8 @@ def test_every_line_says_what_came_of_it_and_can_be_filtered_for(staff: Client, 
     assert "february.xml" in page or "camt.053.001.08 S1" in page
     assert "It is pending: the bank has not booked it yet." in page
     assert f">{sent.end_to_end_id}</a>" in page
+    counted = {"In review": "1", "Paid back": "1", "Discarded with a reason": "1", "Our own transfer": "1"}
+    assert facts(page) | counted == facts(page)
     (file,) = StatementFile.objects.all()
     url = reverse("admin:payments_statementfile_change", args=[file.pk])
     for fate, positions in {
