@@ -33,6 +33,7 @@ from orders.workflows.compensation_retry import CompensationRetryWorkflow
 from orders.workflows.mail import OrderMailWorkflow
 from orders.workflows.saga import OrderSagaWorkflow
 from payments import activities as payment_activities
+from payments.statement_folder import StatementFolder
 from payments.watching import Watcher
 from payments.workflows.batch import BatchPaymentCheckWorkflow
 from payments.workflows.coordinator import PaymentCheckCoordinator
@@ -138,9 +139,9 @@ class WorkerProcess:
         workers = [build(client, queue, executor, self._concurrency) for queue in self._queues]
         self._dispatcher = Dispatcher(client)
         self._dispatcher.start()
-        watcher = Watcher(Path(settings.STATEMENT_FOLDER)) if settings.STATEMENT_FOLDER else None
-        if watcher is not None:
-            watcher.start()
+        folder = StatementFolder(Path(settings.STATEMENT_FOLDER)) if settings.STATEMENT_FOLDER else None
+        watcher = Watcher(folder)
+        watcher.start()
         syncing = asyncio.create_task(sync_in_the_end(client))
         running = [asyncio.create_task(worker.run()) for worker in workers]
         self._state = "working"
@@ -150,13 +151,11 @@ class WorkerProcess:
         self._state = "draining"
         syncing.cancel()
         self._dispatcher.stop()
-        if watcher is not None:
-            watcher.stop()
+        watcher.stop()
         await asyncio.gather(*(worker.shutdown() for worker in workers))
         await asyncio.gather(*running)
         await asyncio.to_thread(self._dispatcher.join, 10)
-        if watcher is not None:
-            await asyncio.to_thread(watcher.join, 10)
+        await asyncio.to_thread(watcher.join, 10)
         executor.shutdown(wait=False)
 
     # --- health and metrics ------------------------------------------------------------------------------

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any, ClassVar
 
 from django import forms
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
-from django.db.models import Prefetch, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
@@ -17,59 +16,23 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _gettext
 from django.utils.translation import gettext_lazy as _
 
-from payments.admin.review import NONE, amounts_meant, compact_iban
+from payments.admin.lines import amount_of, fate, report_of, text_of, whereabouts
+from payments.admin.linking import with_links
+from payments.admin.review import NONE, amounts_meant, compact_iban, order_link
 from payments.models import Allocation, BankStatement, BankTransaction, ReviewItem
-from payments.services.importing import Report, import_file, our_ibans
+from payments.services.importing import our_ibans
+from payments.services.statement_files import receive
 from payments.statements import StatementError
-from shop.kernel.admin.labels import label
 from shop.kernel.admin.readonly import LookOnlyAdmin, LookOnlyInline
 from shop.kernel.money import Money
 
-LINES = 500
-"""Shown on a statement's page; the list of transactions has them all."""
+IMPORT = "payments.import_statement"
 
 
 class UploadForm(forms.Form):
     file = forms.FileField(
         label=_("Statement file"), help_text=_("camt.053, camt.054 or MT940; also several in a zip file.")
     )
-
-
-def where_it_is(booking: BankTransaction) -> list[tuple[str, str, Money]]:
-    """Where the booking's money is: purpose, in words (with the order's number), and how much."""
-    sums: Counter[tuple[str, str]] = Counter()
-    for allocation in booking.allocations.all():
-        order = allocation.payment.merchant_reference if allocation.payment else ""
-        sums[allocation.purpose, order] += allocation.amount
-    return [
-        (
-            purpose,
-            f"{Allocation.Purpose(purpose).label}{f': {order}' if order else ''}",
-            Money(amount, booking.currency),
-        )
-        for (purpose, order), amount in sums.items()
-        if amount
-    ]
-
-
-def whereabouts() -> Prefetch[Any]:
-    """What `where_it_is` reads."""
-    return Prefetch("allocations", Allocation.objects.select_related("payment"))
-
-
-_TONES = {
-    "matched": "paid", "review": "open", "refunded": "closed", "discarded": "", "outgoing": "sent", "foreign": "",
-}  # fmt: skip
-
-
-def labels(booking: BankTransaction) -> SafeString:
-    """`where_it_is` as coloured labels; the amount is told where the booking was split."""
-    parts = where_it_is(booking)
-    shown = SafeString("")
-    for purpose, words, money in parts:
-        text = f"{words} ({money.format()})" if len(parts) > 1 else words
-        shown += format_html("{} ", label(_TONES[purpose], text))
-    return shown
 
 
 @admin.register(BankStatement)
@@ -82,11 +45,12 @@ class BankStatementAdmin(LookOnlyAdmin):
     )  # fmt: skip
     list_display_links = ("imported_at", "file_name")
     list_filter = ("imported_at", "account_iban")
+    list_select_related = ("source",)
     search_fields = ("file_name", "statement_id")
     sortable_by: ClassVar = ()
     fields = (
         "file_name", "kind", "statement_id", "account_iban", "opening_shown", "closing_shown",
-        "transactions_in_file", "transactions_new", "imported_at", "imported_by",
+        "transactions_in_file", "transactions_new", "imported_at", "imported_by", "file_link",
     )  # fmt: skip
     readonly_fields = fields
 
@@ -95,18 +59,18 @@ class BankStatementAdmin(LookOnlyAdmin):
         return [path("import/", view, name="payments_bankstatement_import"), *super().get_urls()]
 
     def upload(self, request: HttpRequest) -> HttpResponse:
-        """A form for the file; afterwards the page of its statement, with what became of each line."""
-        if not request.user.has_perm("payments.import_statement"):
+        """A form for the file; it is stored at once, and its page says how the import goes."""
+        if not request.user.has_perm(IMPORT):
             raise PermissionDenied
         form = UploadForm(request.POST or None, request.FILES or None)
         if request.method == "POST" and form.is_valid():
-            file = form.cleaned_data["file"]
+            uploaded = form.cleaned_data["file"]
             try:
-                report = import_file(file.name, file, request.user.get_username())
+                file = receive(uploaded.name, uploaded, request.user.get_username())
             except StatementError as error:
                 form.add_error("file", str(error))
             else:
-                return self._after(request, report)
+                return HttpResponseRedirect(reverse("admin:payments_statementfile_change", args=[file.pk]))
         context = {
             **self.admin_site.each_context(request),
             "title": _gettext("Import a bank statement"),
@@ -116,57 +80,53 @@ class BankStatementAdmin(LookOnlyAdmin):
         }
         return TemplateResponse(request, "admin/payments/bankstatement/import.html", context)
 
-    def _after(self, request: HttpRequest, report: Report) -> HttpResponse:
-        text = _gettext("%(new)d new bookings were imported; %(known)d were known before.")
-        self.message_user(request, text % {"new": report.new, "known": report.known})
-        if len(report.statements) == 1:
-            page = reverse("admin:payments_bankstatement_change", args=[report.statements[0].pk])
-            return HttpResponseRedirect(page)
-        pks = ",".join(str(statement.pk) for statement in report.statements[:200])
-        return HttpResponseRedirect(f"{reverse('admin:payments_bankstatement_changelist')}?id__in={pks}")
-
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
-        may_import = request.user.has_perm("payments.import_statement")
+        may_import = request.user.has_perm(IMPORT)
         return super().changelist_view(request, {"may_import": may_import, **(extra_context or {})})
 
-    def change_view(
-        self,
-        request: HttpRequest,
-        object_id: str,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
-    ) -> HttpResponse:
-        bookings: QuerySet[BankTransaction] = (
-            BankTransaction.objects.filter(statement_id=int(object_id)).order_by("id")
-            if object_id.isascii() and object_id.isdigit()
-            else BankTransaction.objects.none()
-        )
-        lines = list(bookings.prefetch_related(whereabouts(), "reviews")[: LINES + 1])
-        context = {
-            "lines": [(line, labels(line), _open_item(line)) for line in lines[:LINES]],
-            "more_lines": len(lines) > LINES,
-            "all_lines": f"{reverse('admin:payments_banktransaction_changelist')}?statement__id__exact={object_id}",
-        }
-        return super().change_view(request, object_id, form_url, {**context, **(extra_context or {})})
+    def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kw: Any) -> Any:
+        statement = context.get("original")
+        if statement is not None:
+            context["report"] = report_of(request, [statement.pk])
+        return super().render_change_form(request, context, *args, **kw)
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """The file itself is for those who import."""
+        fields = super().get_fields(request, obj)
+        return fields if request.user.has_perm(IMPORT) else [name for name in fields if name != "file_link"]
+
+    @admin.display(description=_("statement file"))
+    def file_link(self, statement: BankStatement) -> SafeString | str:
+        if statement.source is None:
+            return NONE
+        url = reverse("admin:payments_statementfile_change", args=[statement.source_id])
+        return format_html('<a href="{}">{}</a>', url, statement.source)
 
     @admin.display(description=_("opening balance"))
     def opening_shown(self, statement: BankStatement) -> str:
-        return NONE if statement.opening is None else Money(statement.opening, statement.currency).format()
+        return statement.opening_money.format() if statement.opening_money is not None else NONE
 
     @admin.display(description=_("closing balance"))
     def closing_shown(self, statement: BankStatement) -> str:
-        return NONE if statement.closing is None else Money(statement.closing, statement.currency).format()
-
-
-def _open_item(booking: BankTransaction) -> ReviewItem | None:
-    return next((i for i in booking.reviews.all() if i.state == ReviewItem.State.OPEN), None)
+        return statement.closing_money.format() if statement.closing_money is not None else NONE
 
 
 class AllocationInline(LookOnlyInline):
     model = Allocation
-    fields = ("at", "purpose", "amount_shown", "payment", "actor", "reason")
+    fields = ("at", "purpose", "amount_shown", "order", "payment", "actor", "reason_shown")
     readonly_fields = fields
     ordering = ("id",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Allocation]:
+        return super().get_queryset(request).select_related("payment", "transaction")
+
+    @admin.display(description=_("order"))
+    def order(self, allocation: Allocation) -> SafeString | str:
+        return order_link(allocation.payment.merchant_reference) if allocation.payment else NONE
+
+    @admin.display(description=_("reason"))
+    def reason_shown(self, allocation: Allocation) -> SafeString:
+        return with_links(allocation.reason)
 
     @admin.display(description=_("amount"))
     def amount_shown(self, allocation: Allocation) -> str:
@@ -175,14 +135,22 @@ class AllocationInline(LookOnlyInline):
 
 class ReviewInline(LookOnlyInline):
     model = ReviewItem
-    fields = ("reason", "item", "state", "resolution", "resolved_by")
+    fields = ("reason", "item", "order", "state", "resolution_shown", "resolved_by")
     readonly_fields = fields
     ordering = ("id",)
+
+    @admin.display(description=_("resolution"))
+    def resolution_shown(self, item: ReviewItem) -> SafeString:
+        return with_links(item.resolution)
 
     @admin.display(description=_("review item"))
     def item(self, item: ReviewItem) -> SafeString:
         url = reverse("admin:payments_reviewitem_change", args=[item.pk])
         return format_html('<a href="{}">{}</a>', url, item.detail)
+
+    @admin.display(description=_("order"))
+    def order(self, item: ReviewItem) -> SafeString | str:
+        return order_link(item.merchant_reference) or NONE
 
 
 @admin.register(BankTransaction)
@@ -202,11 +170,8 @@ class BankTransactionAdmin(LookOnlyAdmin):
     )  # fmt: skip
     readonly_fields = fields
 
-    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
-        return lookup == "statement__id__exact" or super().lookup_allowed(lookup, value, request)
-
     def get_queryset(self, request: HttpRequest) -> QuerySet[BankTransaction]:
-        return super().get_queryset(request).prefetch_related(whereabouts())
+        return super().get_queryset(request).prefetch_related(*whereabouts())
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[BankTransaction], search_term: str
@@ -218,14 +183,12 @@ class BankTransactionAdmin(LookOnlyAdmin):
 
     @admin.display(description=_("amount"))
     def amount_shown(self, booking: BankTransaction) -> str:
-        money = booking.money
-        return (money if booking.direction == BankTransaction.Direction.CREDIT else -money).format()
+        return amount_of(booking)
 
     @admin.display(description=_("text"), empty_value="–")
     def text(self, booking: BankTransaction) -> str | None:
-        told = (booking.creditor_reference, booking.remittance_information)
-        return " ".join(filter(None, told))[:140] or None
+        return text_of(booking) or None
 
     @admin.display(description=_("where it is"))
     def where(self, booking: BankTransaction) -> SafeString:
-        return labels(booking)
+        return fate(booking, {})

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
-from django.db.models import Count, QuerySet
+from django.db.models import Count, QuerySet, Sum
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
@@ -18,6 +19,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _gettext
 from django.utils.translation import gettext_lazy as _
 
+from payments.admin.lines import transfer_link
 from payments.admin.review import NONE, order_link
 from payments.models import OutgoingTransfer, TransferBatch
 from payments.services import transfers
@@ -25,6 +27,7 @@ from shop.kernel.admin.acting import Act, ActForm, ActingAdmin
 from shop.kernel.admin.labels import label
 from shop.kernel.admin.readonly import LookOnlyAdmin, LookOnlyInline
 from shop.kernel.forms import ReasonField
+from shop.kernel.money import Money
 
 State = OutgoingTransfer.State
 REFUND = "payments.refund"
@@ -114,7 +117,14 @@ class OutgoingTransferAdmin(ActingAdmin, LookOnlyAdmin):
         """Choose among the transfers that are ready; POST puts them into a file."""
         if not request.user.has_perm(REFUND):
             raise PermissionDenied
-        ready = OutgoingTransfer.objects.filter(state=State.READY).order_by("id")
+        ready = list(
+            OutgoingTransfer.objects.filter(state=State.READY)
+            .order_by("id")
+            .select_related("payment")[:AT_ONCE]
+        )
+        totals: Counter[str] = Counter()
+        for transfer in ready:
+            totals[transfer.currency] += transfer.amount
         error = ""
         if request.method == "POST":
             chosen = [int(pk) for pk in request.POST.getlist("transfer") if pk.isascii() and pk.isdigit()]
@@ -136,7 +146,8 @@ class OutgoingTransferAdmin(ActingAdmin, LookOnlyAdmin):
             **self.admin_site.each_context(request),
             "title": _gettext("File for the bank"),
             "opts": self.opts,
-            "ready": ready.select_related("payment")[:AT_ONCE],
+            "ready": ready,
+            "totals": " + ".join(Money(amount, currency).format() for currency, amount in totals.items()),
             "without_account": OutgoingTransfer.objects.filter(state=State.NEEDS_ACCOUNT).count(),
             "error": error,
         }
@@ -216,9 +227,24 @@ class MarkRefused(Act):
 
 class TransferInline(LookOnlyInline):
     model = OutgoingTransfer
-    fields = ("end_to_end_id", "amount_shown", "payee_name", "payee_iban", "state")
+    fields = ("transfer", "amount_shown", "payee_name", "payee_iban", "order", "state_label")
     readonly_fields = fields
     ordering = ("id",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[OutgoingTransfer]:
+        return super().get_queryset(request).select_related("payment")
+
+    @admin.display(description=_("transfer"))
+    def transfer(self, transfer: OutgoingTransfer) -> SafeString:
+        return transfer_link(transfer)
+
+    @admin.display(description=_("order"))
+    def order(self, transfer: OutgoingTransfer) -> SafeString | str:
+        return order_link(transfer.payment.merchant_reference) if transfer.payment else NONE
+
+    @admin.display(description=_("state"))
+    def state_label(self, transfer: OutgoingTransfer) -> SafeString:
+        return state_label(transfer)
 
     @admin.display(description=_("amount"))
     def amount_shown(self, transfer: OutgoingTransfer) -> str:
@@ -229,20 +255,31 @@ class TransferInline(LookOnlyInline):
 class TransferBatchAdmin(ActingAdmin, LookOnlyAdmin):
     acts = (MarkSent(), MarkRefused())
     change_form_template = "admin/acting_change_form.html"
-    list_display = ("message_id", "number", "created_at", "created_by", "sent_at", "sent_by", "refused_at")
+    list_display = (
+        "message_id",
+        "number",
+        "total",
+        "created_at",
+        "created_by",
+        "sent_at",
+        "sent_by",
+        "refused_at",
+    )
     list_filter = ("created_at",)
     search_fields = ("message_id",)
     sortable_by: ClassVar = ()
     inlines: ClassVar = [TransferInline]
     fields = (
-        "message_id", "download_link", "created_at", "created_by", "sent_at", "sent_by", "refused_at",
-        "refused_by", "refusal",
+        "message_id", "number", "total", "download_link", "created_at", "created_by", "sent_at", "sent_by",
+        "refused_at", "refused_by", "refusal",
     )  # fmt: skip
     readonly_fields = fields
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[TransferBatch]:
         rows: QuerySet[TransferBatch] = super().get_queryset(request)
-        return rows.defer("xml").annotate(number_of=Count("transfers"))
+        return rows.defer("xml").annotate(
+            number_of=Count("transfers"), total_of=Sum("transfers__amount", default=0)
+        )
 
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view(self.download)
@@ -264,6 +301,11 @@ class TransferBatchAdmin(ActingAdmin, LookOnlyAdmin):
     @admin.display(description=_("transfers"))
     def number(self, batch: TransferBatch) -> int:
         return int(getattr(batch, "number_of", 0))
+
+    @admin.display(description=_("total"))
+    def total(self, batch: TransferBatch) -> str:
+        """A SEPA file holds euros only."""
+        return Money(int(getattr(batch, "total_of", 0)), "EUR").format()
 
     @admin.display(description=_("file"))
     def download_link(self, batch: TransferBatch) -> SafeString:

@@ -119,6 +119,13 @@ class OutgoingTransfer(models.Model):
         constraints: ClassVar = [
             models.CheckConstraint(condition=Q(amount__gt=0), name="outgoing_transfer_amount_positive"),
         ]
+        indexes: ClassVar = [
+            models.Index(
+                fields=["bank_reference"],
+                name="outgoing_transfer_at_bank",
+                condition=~Q(bank_reference=""),
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.end_to_end_id

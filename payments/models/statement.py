@@ -26,15 +26,35 @@ class BankStatement(models.Model):
     transactions_new = models.PositiveIntegerField(_("new"), default=0)
     imported_at = models.DateTimeField(_("imported"), auto_now_add=True)
     imported_by = models.CharField(_("imported by"), max_length=150)
+    source = models.ForeignKey(
+        "payments.StatementFile",
+        models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="statements",
+        verbose_name=_("statement file"),
+    )
+    place = models.PositiveIntegerField(_("place in the file"), default=0)
 
     class Meta:
         verbose_name = _("bank statement")
         verbose_name_plural = _("bank statements")
         ordering: ClassVar = ["-id"]
         permissions: ClassVar = [("import_statement", "Can import bank statements")]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["source", "place"], name="bank_statement_once_per_file"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.kind} {self.statement_id or self.file_name}"
+
+    @property
+    def opening_money(self) -> Money | None:
+        return None if self.opening is None else Money(self.opening, self.currency)
+
+    @property
+    def closing_money(self) -> Money | None:
+        return None if self.closing is None else Money(self.closing, self.currency)
 
 
 class BankTransaction(models.Model):
@@ -115,6 +135,45 @@ class Retelling(models.Model):
 
     def __str__(self) -> str:
         return f"{self.transaction} ({self.kind})"
+
+
+class StatementLine(models.Model):
+    """One line of a statement, in the file's order: a booking, which others may have told too, or what was left out.
+
+    Append-only. It is written with the booking, and stays as it was first written when an import goes on.
+    """
+
+    statement = models.ForeignKey(BankStatement, models.PROTECT, related_name="lines")
+    place = models.PositiveIntegerField(_("place"))
+    position = models.CharField(_("position"), max_length=60)
+    transaction = models.ForeignKey(
+        BankTransaction, models.PROTECT, null=True, blank=True, related_name="lines"
+    )
+    is_new = models.BooleanField(_("new"), default=False)
+    left_out = models.CharField(_("why it was left out"), max_length=200, blank=True, default="")
+    # Only of what was left out: it has no booking that tells them. Negative: out.
+    amount = models.BigIntegerField(_("amount"), null=True, blank=True)
+    currency = models.CharField(_("currency"), max_length=3, blank=True, default="")
+    text = models.CharField(_("text"), max_length=200, blank=True, default="")
+
+    class Meta:
+        verbose_name = _("statement line")
+        verbose_name_plural = _("statement lines")
+        ordering: ClassVar = ["statement_id", "place"]
+        default_permissions: ClassVar = ()
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["statement", "place"], name="statement_line_once"),
+            models.CheckConstraint(
+                condition=Q(transaction__isnull=True) ^ Q(left_out=""),
+                name="statement_line_booked_or_left_out",
+            ),
+        ]
+        triggers: ClassVar = [
+            pgtrigger.Protect(name="append_only", operation=pgtrigger.Update | pgtrigger.Delete)
+        ]
+
+    def __str__(self) -> str:
+        return self.position
 
 
 class Allocation(models.Model):

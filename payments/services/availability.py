@@ -25,7 +25,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from payments.models.gateway_state import GatewayIncident, GatewayState, called
-from shop.kernel.dispatcher import own_connection
+from shop.kernel.listening import own_connection
 
 DEFAULT_RATE = 10.0  # requests a second
 BURST_S = 0.25  # so much of a second's calls may come at once

@@ -1,7 +1,7 @@
 """Bank statements into the books. A file may be imported again, or overlap another: each booking counts once.
 
 A file is read whole before anything of it is written. Then its bookings are written and matched in batches, one
-transaction each: after a crash, importing it again goes on where it stopped.
+transaction each, with the statement's lines: after a crash, importing it again goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from django.conf import settings
 from django.db import OperationalError, connection, transaction
 from django.db.models import F
 
-from payments.models import BankStatement, BankTransaction, Retelling
+from payments.models import BankStatement, BankTransaction, Retelling, StatementFile, StatementLine
 from payments.services import matching
 from payments.services.retelling import twins
-from payments.statements import Statement, StatementError, Transaction, read
+from payments.statements import LeftOut, Statement, StatementError, Transaction, read
 from shop.kernel.bulk import any_key, any_text, copy_in
 from shop.kernel.money import Money
 
@@ -69,9 +69,16 @@ class Report:
         return self.new + self.known
 
 
-def import_file(name: str, file: BinaryIO, actor: str, progress: Progress | None = None) -> Report:
+def import_file(
+    name: str,
+    file: BinaryIO,
+    actor: str,
+    progress: Progress | None = None,
+    source: StatementFile | None = None,
+) -> Report:
     """Write the bookings of a statement file and match them; `progress` gets how many of how many are done.
 
+    With `source`, the file as it is kept, an import that was broken off goes on with the statements that it began.
     Raises `StatementError` before anything is written.
     """
     statements = list(read(name, file))  # kept on disk when they are long
@@ -79,8 +86,11 @@ def import_file(name: str, file: BinaryIO, actor: str, progress: Progress | None
         _must_be_ours(statement)
     report = Report(name)
     total = sum(len(statement.transactions) for statement in statements)
-    for statement in statements:
-        _import(statement, actor, report, progress, total)
+    if progress is not None:
+        progress(0, total)
+    for place, statement in enumerate(statements):
+        row = _row(statement, actor, source, place)
+        _import(row, statement, actor, report, progress, total)
     return report
 
 
@@ -110,8 +120,15 @@ def _must_be_ours(statement: Statement) -> None:
 # --- one statement ---------------------------------------------------------------------------------------
 
 
-def _import(statement: Statement, actor: str, report: Report, progress: Progress | None, total: int) -> None:
+@transaction.atomic
+def _row(statement: Statement, actor: str, source: StatementFile | None, place: int) -> BankStatement:
+    """The statement, with what was left out of it: made, or found as an import before this one made it."""
+    begun = BankStatement.objects.filter(source=source, place=place).first() if source else None
+    if begun is not None:
+        return begun
     row = BankStatement.objects.create(
+        source=source,
+        place=place,
         kind=statement.kind[:30],
         statement_id=statement.statement_id[:80],
         account_iban=statement.account_iban,
@@ -122,6 +139,19 @@ def _import(statement: Statement, actor: str, report: Report, progress: Progress
         transactions_in_file=len(statement.transactions),
         imported_by=actor,
     )
+    for batch in _batches(statement.left_out, BATCH):
+        StatementLine.objects.bulk_create(_line_left_out(row, left_out) for left_out in batch)
+    return row
+
+
+def _import(
+    row: BankStatement,
+    statement: Statement,
+    actor: str,
+    report: Report,
+    progress: Progress | None,
+    total: int,
+) -> None:
     report.statements.append(row)
     report.left_out += statement.skipped
     for batch in _batches(_told(statement), BATCH):
@@ -143,6 +173,8 @@ class Told:
     transaction: Transaction
     iban: str
     content: str
+    place: int
+    """In the statement, among all that it tells."""
 
     @property
     def key(self) -> str:
@@ -180,10 +212,16 @@ class _Seen:
 
 def _told(statement: Statement) -> Iterator[Told]:
     seen: Counter[str] = Counter()
+    left_out = (line.place for line in statement.left_out)
+    next_left_out = next(left_out, None)
+    place = 0
     for told in statement.transactions:
+        while place == next_left_out:
+            place, next_left_out = place + 1, next(left_out, None)
         digest = _digest(told)
         seen[digest] += 1
-        yield Told(told, statement.account_iban, f"{digest}:{seen[digest]}")
+        yield Told(told, statement.account_iban, f"{digest}:{seen[digest]}", place)
+        place += 1
 
 
 def _digest(told: Transaction) -> str:
@@ -230,17 +268,23 @@ def _write_down(row: BankStatement, batch: Sequence[Told], actor: str) -> list[m
 
 def _write_new(row: BankStatement, batch: Sequence[Told], actor: str) -> list[matching.Decision]:
     _one_at_a_time(row.account_iban)
-    unknown, retold = _unknown(row, batch)
+    unknown, retold, known = _unknown(row, batch)
     copy_in(retold)  # first: what they tell is no twin of another
     new, retold = [], []
     for (booking, told), twin in zip(unknown, twins(row, [booking for booking, _ in unknown]), strict=True):
         if twin is not None and twin.sure:
             retold.append(_retelling(row, twin.of.pk, booking.key))
+            known.append((told, twin.of.pk))
         else:
-            new.append(matching.New(booking, told.transaction, twin.question if twin else ""))
+            new.append((told, matching.New(booking, told.transaction, twin.question if twin else "")))
     copy_in(retold)
-    copy_in([each.booking for each in new])
-    decisions = matching.match(new, actor)
+    copy_in([each.booking for _, each in new])
+    _write_lines(
+        row,
+        [_line(row, told, pk, is_new=False) for told, pk in known]
+        + [_line(row, told, each.booking.pk, is_new=True) for told, each in new],
+    )
+    decisions = matching.match([each for _, each in new], actor)
     BankStatement.objects.filter(pk=row.pk).update(transactions_new=F("transactions_new") + len(new))
     return decisions
 
@@ -253,20 +297,24 @@ def _one_at_a_time(iban: str) -> None:
 
 def _unknown(
     row: BankStatement, batch: Sequence[Told]
-) -> tuple[list[tuple[BankTransaction, Told]], list[Retelling]]:
-    """What of the batch has no key that is in the books; and what has one, and was told in other formats only."""
+) -> tuple[list[tuple[BankTransaction, Told]], list[Retelling], list[tuple[Told, int]]]:
+    """What of the batch has no key that is in the books; what has one, and was told in other formats only; and
+    the bookings' primary keys of all that has one.
+    """
     seen = _seen(key for told in batch for key in (told.key, told.other_key))
-    unknown, retold = [], []
+    unknown, retold, here = [], [], []
     for told in batch:
         found = [*seen.get(told.key, ()), *seen.get(told.other_key, ())]
         known = _known(row, told, found)
         if known is None:
             unknown.append((_booking(told, told.other_key if found else told.key, row), told))
-        elif row.kind not in known.kinds:
+            continue
+        here.append((told, known.pk))
+        if row.kind not in known.kinds:
             used = any((row.kind, told.key) in other.told_as for other in found)
             retold.append(_retelling(row, known.pk, told.other_key if used else told.key))
             known.kinds.add(row.kind)
-    return unknown, retold
+    return unknown, retold, here
 
 
 def _known(row: BankStatement, told: Told, found: Sequence[_Seen]) -> _Seen | None:
@@ -327,4 +375,33 @@ def _booking(told: Told, key: str, row: BankStatement) -> BankTransaction:
         counterparty_iban=t.counterparty_iban[:34],
         return_reason=t.return_reason[:140],
         original_end_to_end_id=t.original_end_to_end_id[:70],
+    )
+
+
+def _write_lines(row: BankStatement, lines: Sequence[StatementLine]) -> None:
+    """All but those of an import before this one that was broken off."""
+    places = any_key(line.place for line in lines)
+    there = set(row.lines.filter(place__in=places).values_list("place", flat=True))
+    copy_in([line for line in lines if line.place not in there])
+
+
+def _line(row: BankStatement, told: Told, booking_pk: int, *, is_new: bool) -> StatementLine:
+    return StatementLine(
+        statement=row,
+        place=told.place,
+        position=told.transaction.position[:60],
+        transaction_id=booking_pk,
+        is_new=is_new,
+    )
+
+
+def _line_left_out(row: BankStatement, told: LeftOut) -> StatementLine:
+    return StatementLine(
+        statement=row,
+        place=told.place,
+        position=told.position[:60],
+        left_out=told.why[:200],
+        amount=told.signed.amount,
+        currency=told.signed.currency,
+        text=told.text[:200],
     )

@@ -4,6 +4,6 @@ Nothing here knows an order or the database. A file is judged whole before a cal
 """
 
 from payments.statements.reading import read
-from payments.statements.types import Direction, Statement, StatementError, Transaction
+from payments.statements.types import Direction, LeftOut, Statement, StatementError, Transaction
 
-__all__ = ["Direction", "Statement", "StatementError", "Transaction", "read"]
+__all__ = ["Direction", "LeftOut", "Statement", "StatementError", "Transaction", "read"]

@@ -18,7 +18,7 @@ from payments.statements import details
 from payments.statements.balance import check
 from payments.statements.elements import Element, change, code, day, every, has, text
 from payments.statements.spool import Spool
-from payments.statements.types import Direction, Statement, StatementError, Transaction
+from payments.statements.types import OVER_NOTHING, Direction, LeftOut, Statement, StatementError, Transaction
 from payments.statements.values import UniqueReferences, Unreadable, given, joined, valid_iban
 from shop.kernel.money import Money
 
@@ -48,7 +48,7 @@ class _Reader:
         self.own_iban: str | None = None
         self.details: list[details.Details] = []
         self.booked: Counter[str] = Counter()
-        self.skipped = 0
+        self.left_out: Spool[LeftOut] = Spool()
         self.references = UniqueReferences()
         self.transactions: Spool[Transaction] = Spool()
 
@@ -114,7 +114,8 @@ class _Reader:
             raise Unreadable("the status (Sts) is missing.")
         booked = change(entry)
         if status != "BOOK" or not booked:
-            self.skipped += 1
+            parts = details.split(booked, self.details)
+            self.leave_out(f"entry {self.entry}", _not_booked(status), booked, *(part for _, part in parts))
             return
         self.booked[booked.currency] += booked.amount
         value_date = day(entry, "ValDt")
@@ -123,7 +124,9 @@ class _Reader:
             raise Unreadable("the booking date (BookgDt) is missing.")
         parts = details.split(booked, self.details)
         for number, (money, part) in enumerate(parts, start=1):
-            if money:
+            if not money:
+                self.leave_out(f"entry {self.entry}, transaction {number}", OVER_NOTHING, money, part)
+            else:
                 self.add(
                     entry,
                     part,
@@ -177,6 +180,17 @@ class _Reader:
             )
         )
 
+    def leave_out(self, position: str, why: str, signed: Money, *parts: details.Details) -> None:
+        self.left_out.append(
+            LeftOut(
+                place=len(self.transactions) + len(self.left_out),
+                position=position,
+                why=why,
+                signed=signed,
+                text=" ".join(filter(None, (joined(part.remittance_lines) for part in parts))),
+            )
+        )
+
     def counterparty(self, entry: Element, part: details.Details, *, paid_by_us: bool) -> details.Party:
         """The party that is not the shop. Of a payment that goes back, banks keep the parties or swap them."""
         if self.own_iban is None:
@@ -211,10 +225,20 @@ class _Reader:
             opening=opening,
             closing=closing,
             transactions=self.transactions,
-            skipped=self.skipped,
+            left_out=self.left_out,
         )
         check(statement, self.booked)
         return statement
+
+
+def _not_booked(status: str) -> str:
+    """Why an entry does not count (ISO 20022, external entry status code)."""
+    return {
+        "BOOK": OVER_NOTHING,
+        "PDNG": "It is pending: the bank has not booked it yet.",
+        "FUTR": "It lies in the future: the bank has not booked it yet.",
+        "INFO": "It is for information only: nothing was booked.",
+    }.get(status, f"Its status is {status or 'not BOOK'}: the bank has not booked it.")
 
 
 def _account_iban(statement: Element) -> str:

@@ -19,7 +19,7 @@ from typing import BinaryIO, NoReturn
 from payments.statements import mt940_details
 from payments.statements.balance import check
 from payments.statements.spool import Spool
-from payments.statements.types import Direction, Statement, StatementError, Transaction
+from payments.statements.types import OVER_NOTHING, Direction, LeftOut, Statement, StatementError, Transaction
 from payments.statements.values import (
     UniqueReferences,
     Unreadable,
@@ -113,7 +113,7 @@ class _Reader:
         self.booking: _Field | None = None
         self.details: list[str] = []
         self.booked: Counter[str] = Counter()
-        self.skipped = 0
+        self.left_out: Spool[LeftOut] = Spool()
         self.references = UniqueReferences()
         self.transactions: Spool[Transaction] = Spool()
 
@@ -183,7 +183,15 @@ class _Reader:
         value_date = _value_date(match["value"])
         booking_date = _near(match["entry"], value_date) if (match["entry"] or "").strip() else value_date
         if not amount:
-            self.skipped += 1
+            self.left_out.append(
+                LeftOut(
+                    place=len(self.transactions) + len(self.left_out),
+                    position=f"entry {self.entry}",
+                    why=OVER_NOTHING,
+                    signed=amount,
+                    text=details.remittance_information,
+                )
+            )
             return
         # RC takes a credit back, so the money went out; RD the other way round.
         direction = Direction.CREDIT if match["mark"] in ("C", "RD") else Direction.DEBIT
@@ -240,7 +248,7 @@ class _Reader:
             opening=self.opening,
             closing=self.closing,
             transactions=self.transactions,
-            skipped=self.skipped,
+            left_out=self.left_out,
         )
         check(statement, self.booked)
         return statement

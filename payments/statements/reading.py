@@ -24,11 +24,7 @@ def read(name: str, file: BinaryIO) -> Iterator[Statement]:
     with SpooledTemporaryFile(max_size=1024 * 1024) as copy:
         source = file if file.seekable() else _copied(name, file, cast(BinaryIO, copy))
         if source.seek(0, 2) > LARGEST:
-            raise StatementError(
-                name,
-                "",
-                f"the file is over {LARGEST // 1024**2} MB. Export a shorter period, one file per month.",
-            )
+            raise too_large(name)
         source.seek(0)
         content = recognise(name, source)
         if content.form is Form.ZIP:
@@ -36,6 +32,12 @@ def read(name: str, file: BinaryIO) -> Iterator[Statement]:
                 yield from _statements(member, unpacked)
         else:
             yield from _statements(name, source)
+
+
+def too_large(name: str) -> StatementError:
+    return StatementError(
+        name, "", f"the file is over {LARGEST // 1024**2} MB. Export a shorter period, one file per month."
+    )
 
 
 def _statements(name: str, file: BinaryIO) -> Iterator[Statement]:

@@ -83,6 +83,23 @@ class Transaction:
         return tuple(text for text in texts if text)
 
 
+OVER_NOTHING = "It is over nothing."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """What a statement tells without having booked it: pending, for information, or over nothing."""
+
+    place: int
+    """Among all that the statement tells, from 0."""
+    position: str
+    why: str
+    """A sentence."""
+    signed: Money
+    """What it would change of the account's balance."""
+    text: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Statement:
     """The movements of one account over a period. Its balances, where it has both, have been checked."""
@@ -104,5 +121,9 @@ class Statement:
     """Booked balances, negative when overdrawn; camt.054 has none."""
     transactions: Spool[Transaction]
     """Sized, and may be iterated again and again; kept on disk when there are many."""
-    skipped: int
-    """Entries left out: pending, for information, or over nothing."""
+    left_out: Spool[LeftOut]
+
+    @property
+    def skipped(self) -> int:
+        """How many were left out."""
+        return len(self.left_out)

@@ -12,6 +12,7 @@ from django.db import DatabaseError, InterfaceError, close_old_connections, conn
 from temporalio.client import Client
 
 from shop.kernel import outbox
+from shop.kernel.listening import Listener
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ class Dispatcher(threading.Thread):
         super().__init__(name="outbox-dispatcher", daemon=True)
         self._client = client
         self._stop_asked = threading.Event()
-        self._listener: psycopg.Connection | None = None
+        self._listener = Listener(outbox.CHANNEL)
         self.last_seen = time.monotonic()  # for the health check
 
     def stop(self) -> None:
@@ -39,36 +40,14 @@ class Dispatcher(threading.Thread):
                 close_old_connections()
                 try:
                     if outbox.deliver_batch(self._client, runner) == 0:
-                        self._wait()
+                        connection.close()  # not held while idle
+                        self._listener.wait(POLL)
                 except (DatabaseError, InterfaceError, psycopg.Error) as error:
                     log.warning("The outbox waits for the database: %s", str(error).strip())
-                    self._close_listener()
+                    self._listener.close()
                     self._stop_asked.wait(POLL)
                 except Exception:
                     log.exception("The outbox dispatcher failed and tries again")
                     self._stop_asked.wait(POLL)
-        self._close_listener()
+        self._listener.close()
         connection.close()
-
-    def _wait(self) -> None:
-        """Until a message is queued, or `POLL` seconds have passed."""
-        connection.close()  # not held while idle
-        if self._listener is None:
-            self._listener = own_connection(autocommit=True)
-            self._listener.execute(f"LISTEN {outbox.CHANNEL}")
-            return  # a message may have come before we listened
-        for _ in self._listener.notifies(timeout=POLL, stop_after=1):
-            pass
-
-    def _close_listener(self) -> None:
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
-
-
-def own_connection(*, autocommit: bool = False) -> psycopg.Connection:
-    """A connection to Django's database beside Django: outside the pool, and without its adapters."""
-    parameters = connection.get_connection_params()
-    for django_only in ("pool", "context", "cursor_factory", "prepare_threshold"):
-        parameters.pop(django_only, None)
-    return psycopg.connect(**parameters, autocommit=autocommit)

@@ -15,7 +15,7 @@ from orders.services import lifecycle
 from orders.workflows.types import Step
 from payments.gateways import gateway
 from payments.services.recording import record
-from shop.kernel.dispatcher import own_connection
+from shop.kernel.listening import own_connection
 from shop.kernel.money import Money
 from tests import factories
 from tests.orders.engine import Engine

@@ -52,6 +52,7 @@ class Entry:
     is_reversal: bool = False
     reason: str = ""
     on: date = TODAY
+    status: str = "BOOK"
 
     def xml(self, currency: str) -> str:
         indicator = "CRDT" if self.amount > 0 else "DBIT"
@@ -68,7 +69,7 @@ class Entry:
         return (
             f"<Ntry>{amount}<CdtDbtInd>{indicator}</CdtDbtInd>"
             + ("<RvslInd>true</RvslInd>" if self.is_reversal else "")
-            + f"<Sts><Cd>BOOK</Cd></Sts><BookgDt><Dt>{self.on}</Dt></BookgDt><ValDt><Dt>{self.on}</Dt></ValDt>"
+            + f"<Sts><Cd>{self.status}</Cd></Sts><BookgDt><Dt>{self.on}</Dt></BookgDt><ValDt><Dt>{self.on}</Dt></ValDt>"
             + (f"<AcctSvcrRef>{self.reference}</AcctSvcrRef>" if self.reference else "")
             + "<BkTxCd><Domn><Cd>PMNT</Cd><Fmly><Cd>RCDT</Cd><SubFmlyCd>ESCT</SubFmlyCd></Fmly></Domn></BkTxCd>"
             + f"<NtryDtls><TxDtls><Refs><EndToEndId>{self.end_to_end_id or 'NOTPROVIDED'}</EndToEndId></Refs>"
@@ -101,7 +102,7 @@ class PaperBank:
                 entry = replace(entry, reference=f"BK{len(self.entries):08}")
             made.append(entry)
         opening = self.balance
-        self.balance += sum(entry.amount for entry in made)
+        self.balance += sum(entry.amount for entry in made if entry.status == "BOOK")
         return (
             '<?xml version="1.0" encoding="UTF-8"?>'
             '<Document xmlns="urn:iso:std:iso:20022:tech:xsd:camt.053.001.08"><BkToCstmrStmt>'

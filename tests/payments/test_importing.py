@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,10 +24,19 @@ from pytest_django.fixtures import Settings
 from orders.services import reconciling
 from payments import watching
 from payments.gateways import gateway
-from payments.models import BankStatement, BankTransaction, OutgoingTransfer, Payment, ReviewItem
+from payments.models import (
+    BankStatement,
+    BankTransaction,
+    OutgoingTransfer,
+    Payment,
+    ReviewItem,
+    StatementFile,
+)
 from payments.services import importing, matching, proving, reviewing
 from payments.services.closing import close_payment
 from payments.services.reviewing import Share
+from payments.services.statement_files import import_next
+from payments.statement_folder import StatementFolder
 from payments.statements import StatementError
 from payments.watching import Watcher
 from shop.kernel.models import OutboxMessage
@@ -240,15 +250,25 @@ def test_the_command_imports_what_it_can_and_names_what_it_cannot(
 # --- the folder ------------------------------------------------------------------------------------------
 
 
+def imported(folder: StatementFolder) -> int:
+    """One look; how many files it queued and were imported."""
+    folder.look()
+    count = 0
+    while import_next() is not None:
+        count += 1
+    folder.put_away()
+    return count
+
+
 def test_a_finished_file_in_the_folder_is_imported_and_moved(bank: PaperBank, tmp_path: Path) -> None:
     order = waiting()
-    watcher = Watcher(tmp_path, stable_for=0)
+    folder = StatementFolder(tmp_path, stable_for=0)
     (tmp_path / "good.xml").write_bytes(bank.statement(pays(order)))
     (tmp_path / "bad.xml").write_bytes(b"Dear customer")
     (tmp_path / "coming.xml.part").write_bytes(b"")
     (tmp_path / ".hidden").write_bytes(b"")
-    assert watcher.look() == 0  # the first look only notes their sizes
-    assert watcher.look() == 2
+    assert imported(folder) == 0  # the first look only notes their sizes
+    assert imported(folder) == 2
     assert payment(order).totals().received == TOTAL
     assert sorted(p.name for p in (tmp_path / "done").iterdir()) == ["good.xml", "good.xml.txt"]
     assert sorted(p.name for p in (tmp_path / "failed").iterdir()) == ["bad.xml", "bad.xml.txt"]
@@ -259,17 +279,17 @@ def test_a_finished_file_in_the_folder_is_imported_and_moved(bank: PaperBank, tm
 def test_a_file_that_still_grows_is_left_and_a_name_that_comes_again_is_kept(
     bank: PaperBank, tmp_path: Path
 ) -> None:
-    watcher = Watcher(tmp_path, stable_for=0)
+    folder = StatementFolder(tmp_path, stable_for=0)
     whole = bank.statement(Entry(100, "?"))
     path = tmp_path / "s.xml"
     path.write_bytes(whole[:100])
-    watcher.look()
+    imported(folder)
     path.write_bytes(whole)
-    assert watcher.look() == 0
-    assert watcher.look() == 1
+    assert imported(folder) == 0
+    assert imported(folder) == 1
     path.write_bytes(whole)
-    watcher.look()
-    assert watcher.look() == 1
+    imported(folder)
+    assert imported(folder) == 1
     assert len(list((tmp_path / "done").glob("*.xml"))) == 2
     assert BankTransaction.objects.count() == 1
 
@@ -279,26 +299,27 @@ def test_two_watchers_import_a_file_once(tmp_path: Path) -> None:
     bank = PaperBank()
     for i in range(5):
         (tmp_path / f"{i}.xml").write_bytes(bank.statement(Entry(100, "?")))
-    watchers = [Watcher(tmp_path, stable_for=0) for _ in range(3)]
-    for watcher in watchers:
-        watcher.look()
-    at_once(*(watcher.look for watcher in watchers))
-    for watcher in watchers:
-        watcher.look()
+    folders = [StatementFolder(tmp_path, stable_for=0) for _ in range(3)]
+    for folder in folders:
+        imported(folder)
+    at_once(*(partial(imported, folder) for folder in folders))
+    for folder in folders:
+        imported(folder)
+    assert StatementFile.objects.count() == 5
     assert BankTransaction.objects.count() == BankStatement.objects.count() == 5
     assert not list(tmp_path.glob("*.xml"))
 
 
 def test_a_file_that_was_written_just_now_is_left(bank: PaperBank, tmp_path: Path) -> None:
-    watcher = Watcher(tmp_path, stable_for=3600)
+    folder = StatementFolder(tmp_path, stable_for=3600)
     (tmp_path / "s.xml").write_bytes(bank.statement(Entry(100, "?")))
-    assert [watcher.look(), watcher.look()] == [0, 0]
+    assert [imported(folder), imported(folder)] == [0, 0]
 
 
 @pytest.mark.django_db(transaction=True)
 def test_the_worker_watches_until_it_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watching, "POLL", 0.05)
-    watcher = Watcher(tmp_path, stable_for=0)
+    monkeypatch.setattr(watching, "LOOK", 0.05)
+    watcher = Watcher(StatementFolder(tmp_path, stable_for=0))
     watcher.start()
     try:
         (tmp_path / "s.xml").write_bytes(PaperBank().statement(Entry(100, "?")))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import Group, Permission, User
@@ -12,17 +13,23 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from django.utils import timezone
 from pytest_django.fixtures import Settings
 
+from payments.admin import lines
+from payments.admin.review import order_link
 from payments.gateways import gateway
 from payments.models import (
     BankStatement,
     BankTransaction,
     OutgoingTransfer,
     ReviewItem,
+    StatementFile,
     TransferBatch,
 )
-from payments.services import reviewing, transfers
+from payments.services import reviewing, statement_files, transfers
+from payments.services.statement_files import import_next
+from shop.kernel.turns import turn
 from tests import factories
 from tests.payments.paper_bank import ADA, BOB, SETTINGS, Entry, PaperBank, load, payment, pays, waiting
 from tests.payments.test_matching import item, received, where
@@ -67,8 +74,11 @@ def staff(login: Callable[..., Client]) -> Client:
 
 
 def upload(client: Client, content: bytes, name: str = "march.xml") -> str:
-    sent = {"file": SimpleUploadedFile(name, content)}
-    return client.post(reverse(UPLOAD), sent, follow=True).content.decode()
+    """The file's page, after the worker has had it."""
+    sent = client.post(reverse(UPLOAD), {"file": SimpleUploadedFile(name, content)})
+    while import_next() is not None:
+        pass
+    return client.get(sent["Location"]).content.decode()
 
 
 def act(client: Client, found: ReviewItem, slug: str, data: dict[str, str] | None = None) -> str:
@@ -87,24 +97,182 @@ def test_an_uploaded_statement_is_shown_line_by_line(staff: Client, bank: PaperB
     order = waiting()
     file = bank.statement(pays(order, TOTAL + 5), Entry(700, "Danke"), Entry(-90, "fee", name="Bank"))
     page = upload(staff, file)
-    assert "3 new bookings were imported; 0 were known before." in page
-    for words in (f"matched to a payment: {order.number} (€39.98)", "in review (€0.05)", "too much"):
+    assert facts(page) | {"Lines": "3", "New": "3", "Matched to a payment": "1", "In review": "2"} == facts(
+        page
+    )
+    assert f"matched to a payment: {order_link(order.number)} (€39.98)" in page
+    for words in ("in review (€0.05)", "too much", "no reference", "not the shop&#x27;s business"):
         assert words in page
-    assert "no reference" in page
-    assert "not the shop&#x27;s business" in page
     assert BankStatement.objects.get().imported_by == "payments"
     again = upload(staff, file)
-    assert "0 new bookings were imported; 3 were known before." in again
-    assert "Nothing in it was new." in again
+    assert facts(again) | {"Lines": "3", "New": "0", "Known before": "3"} == facts(again)
+    first = BankStatement.objects.earliest("id")
+    assert again.count(reverse("admin:payments_bankstatement_change", args=[first.pk])) == 3
+    assert "The same file came before, from payments" in again
+    assert (
+        reverse("admin:payments_statementfile_change", args=[StatementFile.objects.earliest("id").pk])
+        in again
+    )
     assert received(order) == TOTAL
 
 
-def test_a_file_that_is_none_is_refused_beside_its_field(staff: Client, bank: PaperBank) -> None:
+def facts(page: str) -> dict[str, str]:
+    """What the panel of a file says, without the links."""
+    found = re.findall(r"<div><dt>([^<]*)</dt><dd>(.*?)</dd></div>", page)
+    return {name: re.sub("<[^>]*>", "", value) for name, value in found}
+
+
+def test_every_line_says_what_came_of_it_and_can_be_filtered_for(staff: Client, bank: PaperBank) -> None:
+    order = waiting()
+    load(
+        bank.statement(Entry(500, "?", reference="OLD"), Entry(300, "interest", reference="INT")),
+        "february.xml",
+    )
+    reviewing.pay_back(ReviewItem.objects.get(amount=500).pk, "grace", "not ours")
+    reviewing.discard(ReviewItem.objects.get(amount=300).pk, "grace", "interest")
+    sent = OutgoingTransfer.objects.get()
+    transfers.make_batch(OutgoingTransfer.objects.all(), "grace")
+    bank.balance = 0
+    page = upload(
+        staff,
+        bank.statement(
+            Entry(500, "?", reference="OLD"),
+            Entry(300, "interest", reference="INT"),
+            Entry(900, "later", status="PDNG"),
+            pays(order),
+            Entry(-500, "back", end_to_end_id=sent.end_to_end_id),
+            Entry(77, "?"),
+        ),
+    )
+    texts = re.findall(r'<th scope="row">(?:<a[^>]*>)?(entry \d)', page)
+    assert texts == [f"entry {n}" for n in range(1, 7)]
+    assert "february.xml" in page or "camt.053.001.08 S1" in page
+    assert "It is pending: the bank has not booked it yet." in page
+    assert f">{sent.end_to_end_id}</a>" in page
+    counted = {"In review": "1", "Paid back": "1", "Discarded with a reason": "1", "Our own transfer": "1"}
+    assert facts(page) | counted == facts(page)
+    (file,) = StatementFile.objects.all()
+    url = reverse("admin:payments_statementfile_change", args=[file.pk])
+    for fate, positions in {
+        "all": "123456", "new": "456", "known": "12", "left_out": "3", "matched": "4", "review": "6",
+        "refunded": "1", "discarded": "2", "outgoing": "5", "foreign": "", "nonsense": "123456",
+    }.items():  # fmt: skip
+        shown = staff.get(url, {"fate": fate}).content.decode()
+        assert "".join(re.findall(r'<th scope="row">(?:<a[^>]*>)?entry (\d)', shown)) == positions, fate
+
+
+def test_a_long_report_is_paged_and_takes_the_same_number_of_queries(
+    staff: Client, bank: PaperBank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lines, "PER_PAGE", 20)
+    url = ""
+
+    def queries(count: int) -> int:
+        nonlocal url
+        mixed = [pays(waiting(), TOTAL + 1) for _ in range(count)]
+        upload(
+            staff, bank.statement(*mixed, *(Entry(50, "?") for _ in range(count)), Entry(1, status="INFO"))
+        )
+        url = reverse("admin:payments_statementfile_change", args=[StatementFile.objects.latest("id").pk])
+        with CaptureQueriesContext(connection) as made:
+            assert staff.get(url).status_code == 200
+        return len(made)
+
+    assert queries(3) == queries(15)
+    positions = [
+        re.findall(
+            r'<th scope="row">(?:<a[^>]*>)?entry (\d+)', staff.get(url, {"page": page}).content.decode()
+        )
+        for page in ("1", "2")
+    ]
+    assert positions == [[str(n) for n in range(1, 21)], [str(n) for n in range(21, 32)]]
+
+
+def test_a_bad_file_is_kept_with_what_is_wrong_and_what_to_do(staff: Client, bank: PaperBank) -> None:
     page = upload(staff, b"Dear customer", "letter.txt")
-    assert "letter.txt" in page
-    assert "Nothing was imported" in page
+    assert "letter.txt: this is not a bank statement. In the bank&#x27;s portal, export" in page
+    (file,) = StatementFile.objects.all()
+    kept = staff.get(reverse("admin:payments_statementfile_download", args=[file.pk]))
+    assert kept.content == b"Dear customer"
+    assert "no-store" in kept["Cache-Control"]
+    assert kept["Content-Disposition"] == 'attachment; filename="letter.txt"'
     assert BOB in upload(staff, PaperBank(iban=BOB).statement(Entry(1, "?")))
     assert not BankStatement.objects.exists()
+
+
+def test_what_failed_can_be_imported_again(staff: Client, bank: PaperBank, settings: Settings) -> None:
+    settings.BANK_IBAN = ""
+    assert "Set BANK_IBAN" in upload(staff, bank.statement(Entry(1, "?")))
+    settings.BANK_IBAN = SETTINGS["BANK_IBAN"]
+    (file,) = StatementFile.objects.all()
+    again = reverse("admin:payments_statementfile_again", args=[file.pk])
+    page = reverse("admin:payments_statementfile_change", args=[file.pk])
+    assert again in staff.get(page).content.decode()
+    staff.post(again, {})
+    assert import_next() is not None
+    shown = staff.get(page).content.decode()
+    assert facts(shown)["New"] == "1"
+    assert again not in shown
+    assert "It is imported." in staff.post(again, {}).content.decode()
+
+
+def test_a_waiting_file_says_what_it_waits_for_and_asks_until_it_is_done(
+    staff: Client, bank: PaperBank
+) -> None:
+    url = staff.post(reverse(UPLOAD), {"file": SimpleUploadedFile("s.xml", bank.statement(Entry(1, "?")))})[
+        "Location"
+    ]
+    page = staff.get(url).content.decode()
+    assert "It waits for the worker." in page
+    live = re.search(r'hx-get="([^"]*)"', page)
+    assert live
+    assert staff.get(live[1]).status_code == 204
+    StatementFile.objects.update(received_at=timezone.now() - timedelta(minutes=1))
+    assert "No worker has taken it up so far." in staff.get(live[1]).content.decode()
+    StatementFile.objects.update(state="importing", done=5, total=20)
+    assert "The worker that had it is gone." in staff.get(live[1]).content.decode()
+    with turn(f"statement file: {StatementFile.objects.get().pk}"):
+        shown = staff.get(live[1]).content.decode()
+    assert "5 of 20 transactions are imported." in shown
+    assert 'max="20" value="5"' in shown
+    assert import_next() is not None
+    shown = staff.get(live[1]).content.decode()
+    assert "hx-get" not in shown
+    assert 'id="statement-lines" class="module" hx-swap-oob="true"' in shown
+
+
+def test_a_statement_that_is_missing_in_between_is_noticed(staff: Client, bank: PaperBank) -> None:
+    upload(staff, bank.statement(Entry(1, "?")), "opening.xml")
+    first, missing, third = (bank.statement(Entry(100 + i, "?")) for i in range(3))
+    assert "may be missing" not in upload(staff, first)
+    assert "opens with €2.02, and no other statement closes with that" in upload(staff, third, "third.xml")
+    assert "may be missing" not in upload(staff, missing, "second.xml")
+
+
+def test_a_file_too_large_to_be_kept_is_refused_at_once(
+    staff: Client, bank: PaperBank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statement_files, "LARGEST", 10)
+    sent = staff.post(reverse(UPLOAD), {"file": SimpleUploadedFile("s.xml", bank.statement(Entry(1, "?")))})
+    assert "Export a shorter period" in sent.content.decode()
+    assert not StatementFile.objects.exists()
+
+
+def test_a_file_is_seen_by_those_who_import_and_nobody_else(
+    login: Callable[..., Client], bank: PaperBank
+) -> None:
+    upload(login("payments"), bank.statement(Entry(1, "?")))
+    file, viewer = StatementFile.objects.get(), login("viewer")
+    for name, args in (
+        ("change", [file.pk]), ("download", [file.pk]), ("live", [file.pk]), ("again", [file.pk]), ("changelist", []),
+    ):  # fmt: skip
+        assert viewer.get(reverse(f"admin:payments_statementfile_{name}", args=args)).status_code == 403, name
+    statement = viewer.get(
+        reverse("admin:payments_bankstatement_change", args=[BankStatement.objects.get().pk])
+    )
+    assert statement.status_code == 200
+    assert "statementfile" not in statement.content.decode()
+    assert "statementfile" not in viewer.get(reverse("admin:index")).content.decode()
 
 
 def test_only_those_who_may_import(login: Callable[..., Client], bank: PaperBank) -> None:
@@ -130,7 +298,9 @@ def test_bookings_are_found_by_amount_name_account_and_text(staff: Client, bank:
     assert shown.status_code == 200
 
 
-@pytest.mark.parametrize("model", ["banktransaction", "reviewitem", "outgoingtransfer", "bankstatement"])
+@pytest.mark.parametrize(
+    "model", ["banktransaction", "reviewitem", "outgoingtransfer", "bankstatement", "transferbatch"]
+)
 def test_lists_take_the_same_number_of_queries_however_long(
     staff: Client, bank: PaperBank, model: str
 ) -> None:
@@ -265,6 +435,8 @@ def test_from_the_review_list_to_the_bank(staff: Client, bank: PaperBank) -> Non
     batch = TransferBatch.objects.get()
     download = reverse("admin:payments_transferbatch_download", args=[batch.pk])
     assert download in made
+    assert "€12.00" in made
+    assert reverse("admin:payments_outgoingtransfer_change", args=[known.pk]) in made
     assert "in a batch already" in staff.post(make, {"transfer": [known.pk]}).content.decode()
     file = staff.get(download)
     assert file["Content-Disposition"] == f'attachment; filename="{batch.message_id}.xml"'
@@ -298,6 +470,7 @@ def test_no_page_has_inline_script_or_style(staff: Client, bank: PaperBank) -> N
     reviewing.pay_back(ReviewItem.objects.get(reason="no_reference").pk, "grace", "x", amount=1)
     for url in (
         reverse(UPLOAD),
+        reverse("admin:payments_statementfile_changelist"),
         reverse("admin:payments_bankstatement_change", args=[BankStatement.objects.get().pk]),
         reverse("admin:payments_reviewitem_changelist"),
         reverse("admin:payments_outgoingtransfer_batch"),

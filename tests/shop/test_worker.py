@@ -22,7 +22,7 @@ from temporalio.client import Client, WorkflowHandle
 from orders.models import DeadLetter, Mail, Order, Product, Saga, SagaStep
 from orders.services import lifecycle
 from payments.models import BatchRun, ChangeCursor, Payment, PaymentEvent
-from shop.kernel.dispatcher import own_connection
+from shop.kernel.listening import own_connection
 from shop.kernel.models import OutboxMessage
 from shop.up import ports
 from tests import factories

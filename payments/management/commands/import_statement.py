@@ -14,7 +14,8 @@ from typing import Any
 from django.core.management.base import BaseCommand
 
 from payments.models import Allocation, ReviewItem
-from payments.services.importing import Report, Tally, import_file
+from payments.services.importing import Report, Tally
+from payments.services.statement_files import import_now
 from payments.statements import StatementError
 
 
@@ -46,7 +47,7 @@ class Command(BaseCommand):
         bar = Bar(path.name)
         try:
             with path.open("rb") as file:
-                return import_file(path.name, file, f"{getpass.getuser()} (import_statement)", bar.show)
+                return import_now(path.name, file, f"{getpass.getuser()} (import_statement)", bar.show)
         finally:
             bar.clear()
 
