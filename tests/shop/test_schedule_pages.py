@@ -240,7 +240,7 @@ def test_record_of_what_was_done_cannot_be_changed() -> None:
     ScheduleAct.objects.update(outcome="It is paused.", done_at=timezone.now())
     for change in (lambda: ScheduleAct.objects.update(actor="eve"), row.delete):
         with pytest.raises(ProgrammingError), transaction.atomic():
-            change()  # type: ignore[operator]
+            change()
 
 
 def test_schedule_that_has_not_run_for_two_intervals_is_on_the_work_queue(
