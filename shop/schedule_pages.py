@@ -196,7 +196,7 @@ def _card(request: HttpRequest, schedule: Schedule, standing: Standing | None) -
         schedule,
         standing,
         late=is_late(schedule),
-        last_run=None if standing else schedule.last_run(),
+        last_run=schedule.last_run() if schedule.last_run and not standing else None,
         pause=paused_here,
         history=history,
         act_buttons=_buttons(schedule, standing) if request.user.has_perm(OPERATE) else [],

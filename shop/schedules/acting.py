@@ -49,7 +49,7 @@ def act(schedule: str, verb: str, actor: str, reason: str, key: UUID) -> Acted:
     with transaction.atomic():
         row = ScheduleAct.objects.select_for_update().get(pk=asked.pk)
         if row.done_at is not None:
-            return Acted(f"{schedule}: {row.outcome}", repeated=True)
+            return Acted(f"Schedule {schedule}: {row.outcome}", repeated=True)
         row.actor, row.reason = actor, reason
         try:
             row.outcome = async_to_sync(_VERBS[verb])(temporal.client(), schedule, row.note, str(key))
@@ -61,4 +61,4 @@ def act(schedule: str, verb: str, actor: str, reason: str, key: UUID) -> Acted:
         row.save(update_fields=["actor", "reason", "outcome", "done_at"])
     if problem is not None:
         raise problem
-    return Acted(f"{schedule}: {row.outcome}")
+    return Acted(f"Schedule {schedule}: {row.outcome}")

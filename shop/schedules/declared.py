@@ -14,6 +14,8 @@ from django.utils import timezone
 from payments import models as payment_models
 from shop.kernel.durations import in_words
 
+_BATCH_RUNS: Any = getattr(payment_models, "BatchRun", None)
+
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
@@ -21,7 +23,7 @@ class Schedule:
 
     `every` is the time between two runs. With `cron`, Temporal goes by that (UTC, or with `CRON_TZ=… ` before
     it), and `every` says after how long a run would be missed. `runs` is the admin list of the runs, as
-    `app_model`, and `last_run` when the last one began, from the database.
+    `app_model`, and `last_run` tells from the database when the last one began.
     """
 
     id: str
@@ -34,7 +36,7 @@ class Schedule:
     cron: str = ""
     catch_up: timedelta = timedelta(hours=6)  # how late a run that was missed still starts
     runs: str = ""
-    last_run: Callable[[], datetime | None] = lambda: None
+    last_run: Callable[[], datetime | None] | None = None
 
     @property
     def limit(self) -> timedelta:
@@ -67,27 +69,26 @@ def ours() -> list[Schedule]:
             every=settings.PAYMENT_CHECK_INTERVAL,
             cron=settings.PAYMENT_CHECK_CRON,
             runs="payments_batchrun",
-            last_run=_last_payment_batch,
+            last_run=_last_payment_batch if _BATCH_RUNS else None,
         ),
     ]
 
 
 def _last_payment_batch() -> datetime | None:
-    runs = getattr(payment_models, "BatchRun", None)
-    if runs is None:
-        return None
-    began: datetime | None = (
-        runs._default_manager.order_by("-id").values_list("started_at", flat=True).first()
-    )
+    runs = _BATCH_RUNS.objects.order_by("-id")
+    began: datetime | None = runs.values_list("started_at", flat=True).first()
     return began
 
 
 def is_late(schedule: Schedule) -> bool:
     """Whether no run has begun for two intervals, by the database; before the first one, since the set-up."""
-    last = schedule.last_run() or (
-        MigrationRecorder.Migration.objects.filter(app="ops")
-        .order_by("id")
-        .values_list("applied", flat=True)
-        .first()
-    )
+    if schedule.last_run is None:
+        return False
+    last = schedule.last_run() or _set_up_at()
     return last is not None and last < timezone.now() - schedule.missed_after
+
+
+def _set_up_at() -> datetime | None:
+    """When the database got this version's tables."""
+    applied = MigrationRecorder.Migration.objects.filter(app="ops").order_by("id")
+    return applied.values_list("applied", flat=True).first()

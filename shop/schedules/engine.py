@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import random
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 from uuid import uuid4
@@ -101,12 +102,18 @@ def as_problem(error: RPCError) -> ScheduleProblem:
 async def describe(client: Client, schedule_id: str) -> DescribeScheduleResponse:
     """Raises `UnknownSchedule`, `ForeignSchedule`."""
     request = DescribeScheduleRequest(namespace=client.namespace, schedule_id=schedule_id)
-    try:
-        found = await client.workflow_service.describe_schedule(request)
-    except RPCError as error:
-        if error.status is RPCStatusCode.NOT_FOUND and "namespace" not in error.message.lower():
-            raise UnknownSchedule(schedule_id) from None
-        raise
+    while True:
+        try:
+            found = await client.workflow_service.describe_schedule(request)
+            break
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND and "namespace" not in error.message.lower():
+                raise UnknownSchedule(schedule_id) from None
+            if error.status is not RPCStatusCode.RESOURCE_EXHAUSTED:
+                raise
+        await asyncio.sleep(
+            random.uniform(0.05, 0.25)
+        )  # asked by several at once, the server turns some away
     if MARK not in found.memo.fields:
         raise ForeignSchedule(schedule_id)
     return found

@@ -37,6 +37,9 @@ def test_every_page_keeps_the_content_policy_and_fits_a_phone(
         *(f"orders/order/{order.pk}/{act}/" for act in ACTS),
         *(f"orders/order/{act}/?ids={order.pk}" for act in ACTS),
         f"orders/order/?q={order.number}&status__exact=placed",
+        "ops/schedules/",
+        "ops/scheduleact/",
+        "ops/schedules/hourly-payment-batch/pause/",
         "",
     ]
     page = login()

@@ -34,3 +34,9 @@ def test_payment_window_that_is_no_duration_is_named() -> None:
     refused = check(DEBUG="on", PAYMENT_WINDOW="two weeks")
     assert refused.returncode != 0
     assert "'two weeks' is not a duration" in refused.stderr
+
+
+def test_cron_that_is_an_interval_is_refused_with_what_to_set_instead() -> None:
+    refused = check(DEBUG="on", PAYMENT_CHECK_CRON="@every 5m")
+    assert refused.returncode != 0
+    assert "set PAYMENT_CHECK_INTERVAL" in refused.stderr

@@ -223,3 +223,17 @@ def test_worker_without_a_database_exits_with_a_sentence(
     assert "The database does not answer" in said
     assert "Set DATABASE_URL" in said
     assert "Traceback" not in said
+
+
+@database
+def test_worker_makes_the_schedules_and_works_on_where_it_cannot(
+    start_worker: Callable[..., WorkerUnderTest],
+) -> None:
+    refused = start_worker(PAYMENT_CHECK_CRON="61 * * * *")
+    wait_until(lambda: "Minute is not in range" in refused.log.read_text())
+    wait_until(lambda: refused.health() == (200, "working"))
+    refused.kill()
+    worker = start_worker(PAYMENT_CHECK_INTERVAL="36h")
+    wait_until(lambda: "Schedule hourly-payment-batch was " in worker.log.read_text())
+    worker.process.terminate()
+    assert worker.process.wait(40) == 0
