@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from payments import ledger
@@ -45,7 +46,7 @@ def absorb(payment: Payment, remote: RemotePayment, source: str) -> Payment:
 @transaction.atomic
 def absorb_many(seen: Sequence[tuple[Payment, RemotePayment]], source: str) -> list[Payment]:
     """The same for many, each once; in a constant number of queries."""
-    locked = _locked(payment for payment, _ in seen)
+    locked = {payment.pk: payment for payment in _locking(payment for payment, _ in seen)}
     views = [(locked[payment.pk], remote) for payment, remote in seen]
     for payment, remote in views:
         payment.reference = remote.payment_reference
@@ -85,7 +86,7 @@ def record_many(
 ) -> list[PaymentEvent]:
     """The same for many payments, in a constant number of queries. Locks them in the order of their keys."""
     told = [(payment, list(events)) for payment, events in told]
-    _locked(payment for payment, _ in told)
+    list(_locking(payment for payment, _ in told).values_list("pk"))
     rows: dict[tuple[str, str, str], PaymentEvent] = {}
     wrong_currency = []
     for payment, events in told:
@@ -107,12 +108,10 @@ def record_many(
     return new
 
 
-def _locked(payments: Iterable[Payment]) -> dict[int, Payment]:
-    """As they are now, by key. Everyone who locks several does so in this order."""
+def _locking(payments: Iterable[Payment]) -> QuerySet[Payment]:
+    """As they are when it is read, and locked from then on. Everyone who locks several does so in this order."""
     keys = {payment.pk for payment in payments}
-    return {
-        found.pk: found for found in Payment.objects.select_for_update().filter(pk__in=keys).order_by("pk")
-    }
+    return Payment.objects.select_for_update().filter(pk__in=keys).order_by("pk")
 
 
 def _announce(new: Sequence[PaymentEvent]) -> None:
