@@ -58,7 +58,7 @@ def round(number: int, size: float) -> tuple[float, float, dict[str, Any]]:
     with _world() as world:
         world.check()  # so that nothing is measured cold
         world.have_waiting(waiting)
-        idle_few = world.check()
+        idle_few = world.check_idle()
         world.pay(naive_orders // 100 or 1, start=0)
         naive = world.check_naively(naive_orders)
         world.pay(waiting // 100, start=naive_orders)
@@ -67,7 +67,7 @@ def round(number: int, size: float) -> tuple[float, float, dict[str, Any]]:
         assert ours.result.paid == waiting // 100, ours.result
         world.have_waiting(many)
         world.forget_nothing()
-        idle_many = world.check()
+        idle_many = world.check_idle()
         assert idle_many.result.paid == idle_few.result.paid == 0, (idle_many, idle_few)
         world.pay(min(paid, many - waiting), start=waiting)
         rush = world.check()
@@ -238,6 +238,10 @@ class World:
             mb_before=before,
             mb_most=max(memory),
         )
+
+    def check_idle(self) -> Checked:
+        """The quickest of three: it takes so little that whatever else runs is most of it."""
+        return min((self.check() for _ in range(3)), key=lambda checked: checked.wall)
 
     async def _check(self) -> tuple[tuple[BatchCheckResult, float], list[tuple[int, int]]]:
         self.checks += 1
