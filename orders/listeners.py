@@ -34,10 +34,14 @@ from shop.kernel.money import Money
 
 
 def _sagas_of(payments: Iterable[Payment]) -> dict[int, Saga]:
-    """By the key of the payment."""
-    sagas = Saga.objects.filter(payment__in=[payment.pk for payment in payments])
-    found = sagas.select_related("order", "payment")
-    return {saga.payment_id: saga for saga in found if saga.payment_id is not None}
+    """By the key of the payment, with the payment as it was given."""
+    by_key = {payment.pk: payment for payment in payments}
+    sagas = {}
+    for saga in Saga.objects.filter(payment__in=by_key).select_related("order"):
+        assert saga.payment_id is not None
+        saga.payment = by_key[saga.payment_id]
+        sagas[saga.payment_id] = saga
+    return sagas
 
 
 @receiver(payments_received)

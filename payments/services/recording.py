@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from payments import ledger
@@ -64,7 +65,7 @@ def take_in(payment: Payment) -> list[PaymentEvent]:
 @transaction.atomic
 def absorb_many(seen: Sequence[tuple[Payment, RemotePayment]], source: str) -> list[Payment]:
     """The same for many, each once; in a constant number of queries."""
-    locked = _locked(payment for payment, _ in seen)
+    locked = {payment.pk: payment for payment in _locking(payment for payment, _ in seen)}
     views = [(locked[payment.pk], remote) for payment, remote in seen]
     answered = [payment for payment, _ in views if not payment.reference]
     for payment, remote in views:
@@ -105,9 +106,9 @@ def record_many(
 ) -> list[PaymentEvent]:
     """The same for many payments, in a constant number of queries. Locks them in the order of their keys."""
     told = [(payment, list(events)) for payment, events in told]
-    locked = _locked(payment for payment, _ in told)
+    until = dict(_locking(payment for payment, _ in told).values_list("pk", "authorized_until"))
     for payment, _ in told:
-        payment.authorized_until = locked[payment.pk].authorized_until
+        payment.authorized_until = until[payment.pk]
     rows: dict[tuple[str, str, str], PaymentEvent] = {}
     wrong_currency = []
     for payment, events in told:
@@ -147,12 +148,10 @@ def _last_until(told: Iterable[tuple[Payment, datetime | None]]) -> None:
         authorizations_last.send(Payment, payments=list(changed.values()))
 
 
-def _locked(payments: Iterable[Payment]) -> dict[int, Payment]:
-    """As they are now, by key. Everyone who locks several does so in this order."""
+def _locking(payments: Iterable[Payment]) -> QuerySet[Payment]:
+    """As they are when it is read, and locked from then on. Everyone who locks several does so in this order."""
     keys = {payment.pk for payment in payments}
-    return {
-        found.pk: found for found in Payment.objects.select_for_update().filter(pk__in=keys).order_by("pk")
-    }
+    return Payment.objects.select_for_update().filter(pk__in=keys).order_by("pk")
 
 
 def _announce(new: Sequence[PaymentEvent]) -> None:

@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.db import connection, transaction
-from django.db.models import Exists, OuterRef
+from django.db.models import F, OuterRef, Subquery
 from django.dispatch import Signal
 from django.utils import timezone
 from temporalio.client import Client
@@ -126,32 +126,44 @@ def deliver_batch(client: Client, runner: asyncio.Runner) -> int:
     them back at once. Nothing else ever locks them.
     """
     with transaction.atomic():
-        earlier = OutboxMessage.objects.filter(
-            workflow_id=OuterRef("workflow_id"), id__lt=OuterRef("id"), state=OutboxMessage.State.QUEUED
-        )
+        queued = OutboxMessage.objects.filter(state=OutboxMessage.State.QUEUED)
+        # Looked up by index for each row until there are enough. A join would read the whole queue each time.
+        oldest = queued.filter(workflow_id=OuterRef("workflow_id")).order_by("id").values("id")[:1]
         messages = list(
-            OutboxMessage.objects.select_for_update(skip_locked=True)
-            .filter(~Exists(earlier), state=OutboxMessage.State.QUEUED, available_at__lte=timezone.now())
+            queued.select_for_update(skip_locked=True)
+            .filter(id=Subquery(oldest), available_at__lte=timezone.now())
             .order_by("id")[:BATCH]
         )
         if not messages:
             return 0
         answers = runner.run(_deliver_all(client, messages))
-        for message, answer in zip(messages, answers, strict=True):
-            _write_down(message, answer)
+        _write_down(messages, answers)
         return sum(answer.state != OutboxMessage.State.QUEUED for answer in answers)
 
 
-def _write_down(message: OutboxMessage, answer: _Answer) -> None:
-    now = timezone.now()
+def _write_down(messages: list[OutboxMessage], answers: list[_Answer]) -> None:
+    delivered = []
+    for message, answer in zip(messages, answers, strict=True):
+        if answer.state == OutboxMessage.State.DELIVERED:
+            delivered.append(message.pk)
+        else:
+            _write_down_failure(message, answer)
+    OutboxMessage.objects.filter(pk__in=delivered).update(
+        state=OutboxMessage.State.DELIVERED,
+        attempts=F("attempts") + 1,
+        last_error="",
+        delivered_at=timezone.now(),
+    )
+
+
+def _write_down_failure(message: OutboxMessage, answer: _Answer) -> None:
     message.state = answer.state
     message.attempts += 1
     message.last_error = answer.error
-    if answer.state == OutboxMessage.State.DELIVERED:
-        message.delivered_at = now
-    elif answer.state == OutboxMessage.State.QUEUED:
-        message.available_at = now + timedelta(seconds=min(2 ** min(message.attempts, 10), 15))
-    message.save(update_fields=["state", "attempts", "last_error", "delivered_at", "available_at"])
+    if answer.state == OutboxMessage.State.QUEUED:
+        pause = timedelta(seconds=min(2 ** min(message.attempts, 10), 15))
+        message.available_at = timezone.now() + pause
+    message.save(update_fields=["state", "attempts", "last_error", "available_at"])
     if answer.state == OutboxMessage.State.UNDELIVERABLE:
         message_undeliverable.send(OutboxMessage, message=message)
 

@@ -11,10 +11,8 @@ from django.conf import settings
 from django.db.migrations.recorder import MigrationRecorder
 from django.utils import timezone
 
-from payments import models as payment_models
+from payments.models import BatchRun
 from shop.kernel.durations import in_words
-
-_BATCH_RUNS: Any = getattr(payment_models, "BatchRun", None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +67,13 @@ def ours() -> list[Schedule]:
             every=settings.PAYMENT_CHECK_INTERVAL,
             cron=settings.PAYMENT_CHECK_CRON,
             runs="payments_batchrun",
-            last_run=_last_payment_batch if _BATCH_RUNS else None,
+            last_run=_last_payment_batch,
         ),
     ]
 
 
 def _last_payment_batch() -> datetime | None:
-    runs = _BATCH_RUNS.objects.order_by("-id")
-    began: datetime | None = runs.values_list("started_at", flat=True).first()
-    return began
+    return BatchRun.objects.order_by("-id").values_list("started_at", flat=True).first()
 
 
 def is_late(schedule: Schedule) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.servers import temporary_postgres
 
-BENCHMARKS = ("statement",)
+BENCHMARKS = ("statement", "batch_check")
 
 
 def main(only: str = "") -> None:

@@ -349,6 +349,28 @@ def test_two_runs_at_once_lose_nothing_and_repeat_nothing(feed: OddFeed) -> None
     assert PaymentEvent.objects.filter(type="receipt").count() == 120
 
 
+@pytest.mark.django_db(transaction=True)
+def test_a_page_that_another_run_has_overtaken_is_dropped(feed: OddFeed) -> None:
+    payments = waiting(30)
+    feed.events, feed.size = [happened(payment) for payment in payments], 5
+    asked = []
+
+    def answer(cursor: str) -> dict[str, Any]:
+        asked.append(cursor)
+        if len(asked) == 1:  # while this page is on its way, the other run goes on to the end
+            try:
+                check_all()
+            finally:
+                connections.close_all()
+        return feed.page(cursor)
+
+    feed.answer = answer
+    slow = checking.check_changes_page("sandbox")
+    assert slow == PageChecked(Tally(provider_calls=1), more=True)
+    assert (cursor(), len(confirmed())) == ("30", 30)
+    assert checking.check_changes_page("sandbox") == PageChecked(Tally(provider_calls=1), more=False)
+
+
 # --- however it is told ----------------------------------------------------------------------------------
 
 KINDS: list[dict[str, Any]] = [
