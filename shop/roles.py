@@ -36,7 +36,7 @@ ROLES: dict[str, tuple[str, ...]] = {
         "payments.import_statement",
         "payments.refund",
     ),
-    "ops": ("orders.retry_deadletter", "kernel.view_outboxmessage"),
+    "ops": ("orders.retry_deadletter", "payments.ask_gateway", "kernel.view_outboxmessage"),
 }
 
 

@@ -7,15 +7,15 @@ from django.utils.safestring import SafeString
 
 TONES = {
     "good": {
-        "completed", "succeeded", "delivered", "processed", "sent", "resolved", "closed", "captured", "paid",
+        "completed", "working", "succeeded", "delivered", "processed", "sent", "resolved", "closed", "captured", "paid",
         "shipped",
     },
     "wait": {
         "awaiting_payment", "waiting", "queued", "sending", "pending", "placed", "running", "received",
         "requested", "retrying", "authorized", "partially_paid", "created",
     },
-    "warn": {"rolling_back", "compensating", "unknown", "partially_refunded"},
-    "bad": {"compensation_failed", "failed", "undeliverable", "rejected", "open", "declined"},
+    "warn": {"asked to wait", "failing", "rolling_back", "compensating", "unknown", "partially_refunded"},
+    "bad": {"compensation_failed", "down", "failed", "undeliverable", "rejected", "open", "declined"},
 }  # fmt: skip
 _TONE = {state: tone for tone, states in TONES.items() for state in states}
 
