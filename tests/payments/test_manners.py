@@ -259,7 +259,9 @@ def test_too_many_without_retry_after_waits_longer_each_time_with_jitter() -> No
 
 def test_payment_that_is_just_busy_says_nothing_about_the_provider(settings: Settings) -> None:
     settings.GATEWAY_DOWN_AFTER = 1
-    fake = Fake(GatewayUnavailable("Another call has this key.", "in_progress", trouble=Trouble.THIS_ONE))
+    fake: Any = Fake(
+        GatewayUnavailable("Another call has this key.", "in_progress", trouble=Trouble.THIS_ONE)
+    )
     with pytest.raises(GatewayUnavailable):
         mannered(fake).status("p")
     assert not availability.troubles()
@@ -280,6 +282,10 @@ def test_provider_that_does_not_answer_is_left_alone(provider: CountedProvider) 
     go_down(provider)
     assert set(at_once(8, call)) == {"circuit_open"}
     assert len(provider.arrivals) == DOWN_AFTER
+    with pytest.raises(
+        GatewayUnavailable, match=r"Not sent: .* has not answered since .* is not asked before"
+    ):
+        gateway("sandbox").status("p")
     sentence = state().sentence
     assert sentence.startswith("Sandbox has not answered since 20")
     assert "The connection to the practice provider failed" in sentence
@@ -412,11 +418,10 @@ class Fake:
 
 def test_method_that_the_protocol_gets_later_has_manners_too(settings: Settings) -> None:
     settings.GATEWAY_RATES = {"fake": 1}
-    polite: Any = mannered(Fake())  # type: ignore[arg-type]
+    fake: Any = Fake()
+    polite: Any = mannered(fake)
     assert polite.of_tomorrow(references=["a", "b"]) == 2
-    with pytest.raises(
-        GatewayUnavailable, match="More calls to Fake are wanted than the 1 requests a second"
-    ):
+    with pytest.raises(GatewayUnavailable, match="more calls of Fake wait than 1 requests a second allow"):
         polite.of_tomorrow(references=[])
     with pytest.raises(AttributeError):
         _ = polite.of_yesterday

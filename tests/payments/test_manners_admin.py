@@ -66,7 +66,8 @@ def test_pages_on_which_the_provider_matters_say_that_it_is_down(
     down: GatewayState, login: Callable[[str], Client]
 ) -> None:
     client = login("viewer")
-    order = factories.product() and factories.place()
+    factories.product()
+    order = factories.place()
     saga = Saga.objects.get(order=order)
     for text in (
         page(client, "index"),
