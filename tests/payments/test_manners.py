@@ -225,6 +225,15 @@ def test_thousand_who_waited_for_a_provider_do_not_storm_it(
     assert max(tries.values()) <= 4  # of the ten that an undo has
 
 
+def test_those_sent_away_are_told_to_come_one_after_another(settings: Settings) -> None:
+    settings.GATEWAY_RATES = {"fake": 10}
+    while availability.ask_leave("fake", 0).goes:
+        pass
+    told = [availability.ask_leave("fake", 0).wait_s for _ in range(100)]
+    assert 9 <= told[-1] <= 12
+    assert len({int(seconds) for seconds in told}) >= 9
+
+
 # --- what the provider asks for --------------------------------------------------------------------------
 
 
@@ -247,6 +256,14 @@ def test_retry_after_is_waited_for_where_it_is_short(provider: CountedProvider) 
     assert set(at_once(4, _patiently)) == {"not_found"}
     first, *others = provider.arrivals
     assert min(others) - first >= 0.99
+
+
+def test_retry_after_of_an_outage_is_kept_by_all(settings: Settings) -> None:
+    availability.ask_leave("fake", 0)
+    availability.gave_no_answer("fake", "p-1", "Down for repairs.", retry_after_s=60)
+    told = availability.ask_leave("fake", 2)
+    assert (told.goes, told.code) == (False, "asked_to_wait")
+    assert 60 <= told.wait_s <= 70
 
 
 def test_too_many_without_retry_after_waits_longer_each_time_with_jitter() -> None:
