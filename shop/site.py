@@ -19,9 +19,12 @@ class StaffSite(AdminSite):
     enable_nav_sidebar = False
 
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
-        from shop.work_queue import tasks  # the models are not loaded yet when this module is
+        # The models are not loaded yet when this module is.
+        from payments.services.availability import troubles
+        from shop.work_queue import tasks
 
-        return super().index(request, {"tasks": tasks(request.user), **(extra_context or {})})
+        context = {"tasks": tasks(request.user), "provider_troubles": troubles()}
+        return super().index(request, context | (extra_context or {}))
 
     def get_urls(self) -> list[URLPattern | URLResolver]:
         from shop import schedule_pages

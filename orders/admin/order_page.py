@@ -22,6 +22,7 @@ from orders.services.timeline import timeline
 from payments.banking.account import AccountInvalid
 from payments.banking.girocode import NoGirocode, girocode_svg
 from payments.banking.instructions import Instructions, instructions_of
+from payments.services.availability import troubles
 from payments.services.refunding import failed_refunds
 from shop.kernel.admin.acting import Button
 
@@ -42,6 +43,7 @@ def page_context(request: HttpRequest, order: Order, buttons: list[Button]) -> d
         "instructions": instructions,
         "girocode": _girocode(instructions) if instructions else "",
         "failed_refunds": failed_refunds(saga.payment) if saga and saga.payment else [],
+        "provider_troubles": troubles([order.payment_method]) if saga and not saga.is_final else [],
         "act_buttons": buttons,
         "shipment": Shipment.objects.filter(saga=saga).first() if saga else None,
         "temporal_url": _temporal_url(request, order),

@@ -12,6 +12,7 @@ from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
+from payments.admin.gateways import warn
 from payments.admin.refund_acts import PAYMENT_ACTS, TryAgain
 from payments.admin.review import NONE
 from payments.models import OutgoingTransfer, Payment, PaymentEvent
@@ -87,6 +88,16 @@ class PaymentAdmin(ActingAdmin, LookOnlyAdmin):
     on_its_way_back = _total("refund_requested", _("refund asked for, not done yet"))
     refunded = _total("refunded", _("refunded"))
     voided = _total("voided", _("voided"))
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        warn(request)
+        return super().changelist_view(request, extra_context)
+
+    def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kw: Any) -> Any:
+        payment = context.get("original")
+        if payment is not None:
+            warn(request, [payment.gateway])
+        return super().render_change_form(request, context, *args, **kw)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Payment]:
         return super().get_queryset(request).prefetch_related("events")

@@ -58,7 +58,7 @@ class Leave:
 
 _ASK = """
     WITH was AS MATERIALIZED (
-        SELECT gateway, arrival, appointment, not_before, failing_since, open_until, last_error,
+        SELECT gateway, arrival, appointment, not_before, failing_since, open_until,
             statement_timestamp() AS now,
             open_until IS NULL OR (
                 open_until <= statement_timestamp()
@@ -85,7 +85,7 @@ _ASK = """
             ELSE least(greatest(decided.appointment, base) + %(cost)s, base + %(appointments)s) END
     FROM decided WHERE state.gateway = decided.gateway AND commits = 'off'
     RETURNING goes, ready_at - now, state.probing_until, state.appointment - now, lets_in,
-        decided.open_until, decided.not_before, decided.failing_since, decided.last_error, now
+        decided.open_until, decided.not_before, decided.failing_since, now
 """
 
 
@@ -112,34 +112,36 @@ def ask_leave(gateway: str, patience_s: float, requests: int = 1) -> Leave:
             cursor.execute(_NEW, arguments)
             cursor.execute(_ASK, arguments)
             row = cursor.fetchone()
-    goes, wait, probe, appointment, lets_in, open_until, not_before, failing_since, last_error, now = row
+    goes, wait, probe, appointment, lets_in, open_until, not_before, failing_since, now = row
     is_down = open_until is not None
     if goes:
         return Leave(True, max(0.0, wait.total_seconds()), probe if is_down else None, is_down)
     again_s = max(0.1, appointment.total_seconds()) * random.uniform(1, 1.1)
     if not lets_in:
-        state = GatewayState(
-            gateway=gateway, open_until=open_until, failing_since=failing_since, last_error=last_error
+        until = (
+            f"is not asked before {open_until:%H:%M:%S} UTC" if open_until > now else "is just being tried"
         )
-        return Leave(False, again_s, None, True, "circuit_open", state.sentence)
+        why = f"Not sent: {called(gateway)} has not answered since {failing_since:%Y-%m-%d %H:%M} UTC and {until}."
+        return Leave(False, again_s, None, True, "circuit_open", why)
     if not_before is not None and not_before > now:
-        why = f"{called(gateway)} has asked us to wait until {not_before:%H:%M:%S} UTC."
+        why = f"Not sent: {called(gateway)} has asked us to wait until {not_before:%H:%M:%S} UTC."
         return Leave(False, again_s, None, is_down, "asked_to_wait", why)
-    why = (
-        f"More calls to {called(gateway)} are wanted than the {rate:g} requests a second that are set for it."
-    )
+    why = f"Not sent: more calls of {called(gateway)} wait than {rate:g} requests a second allow."
     return Leave(False, again_s, None, is_down, "own_rate_limit", why)
 
 
-_ANSWERED = """
+_NEWS = """
+    FROM payments_gatewaystate
+    WHERE gateway = %(gateway)s AND (open_until IS NULL OR probing_until = %(probe)s) AND (
+        failures > 0 OR too_many > 0 OR open_until IS NOT NULL
+        OR coalesce(last_success_at, '-infinity') < statement_timestamp() - %(noted)s
+    )
+"""
+_ANSWERED = f"""
     WITH was AS MATERIALIZED (
         SELECT id, failing_since, open_until IS NOT NULL AS was_down,
             set_config('synchronous_commit', 'off', true) AS commits
-        FROM payments_gatewaystate
-        WHERE gateway = %(gateway)s AND (open_until IS NULL OR probing_until = %(probe)s) AND (
-            failures > 0 OR too_many > 0 OR open_until IS NOT NULL
-            OR coalesce(last_success_at, '-infinity') < statement_timestamp() - %(noted)s
-        ) FOR UPDATE
+        {_NEWS} FOR UPDATE
     ), noted AS (
         UPDATE payments_gatewaystate AS state SET
             failures = 0, last_failed = '', too_many = 0, failing_since = NULL, times_opened = 0,
@@ -164,7 +166,9 @@ def answered(gateway: str, probe: datetime | None = None) -> None:
         "noted": timedelta(seconds=SUCCESS_NOTED_S),
     }
     with _cursor() as cursor:
-        cursor.execute(_ANSWERED, arguments)
+        cursor.execute(f"SELECT 1 {_NEWS}", arguments)
+        if cursor.fetchone():  # as a rule it was well before
+            cursor.execute(_ANSWERED, arguments)
 
 
 _TOO_MANY = """

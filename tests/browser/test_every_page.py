@@ -17,7 +17,7 @@ LISTS = (
     "orders/order", "orders/product", "orders/deadletter", "orders/mail", "orders/apikey",
     "payments/payment", "payments/reviewitem", "payments/webhookdelivery", "payments/bankstatement",
     "payments/statementfile", "payments/banktransaction", "payments/outgoingtransfer", "payments/transferbatch",
-    "payments/batchrun", "kernel/outboxmessage",
+    "payments/batchrun", "payments/gatewaystate", "kernel/outboxmessage",
     "auth/user", "auth/group",
 )  # fmt: skip
 FORMS = ("orders/order/add", "orders/product/add", "orders/apikey/add")

@@ -7,15 +7,15 @@ from django.utils.safestring import SafeString
 
 TONES = {
     "good": {
-        "completed", "succeeded", "delivered", "processed", "sent", "resolved", "closed", "captured", "paid",
+        "completed", "working", "succeeded", "delivered", "processed", "sent", "resolved", "closed", "captured", "paid",
         "shipped", "finished",
     },
     "wait": {
         "awaiting_payment", "waiting", "queued", "sending", "pending", "placed", "running", "received",
         "requested", "retrying", "authorized", "partially_paid", "created",
     },
-    "warn": {"rolling_back", "compensating", "unknown", "partially_refunded", "incomplete"},
-    "bad": {"compensation_failed", "failed", "undeliverable", "rejected", "open", "declined", "died"},
+    "warn": {"asked to wait", "failing", "rolling_back", "compensating", "unknown", "partially_refunded", "incomplete"},
+    "bad": {"compensation_failed", "down", "failed", "undeliverable", "rejected", "open", "declined", "died"},
 }  # fmt: skip
 _TONE = {state: tone for tone, states in TONES.items() for state in states}
 
