@@ -154,8 +154,9 @@ def test_provider_that_was_away_is_asked_again(shop: PracticeShop) -> None:
     shop.provider.faults(renew={"error_rate": 1})
     shop.engine.sleep_until(first - timedelta(hours=20))
     until_lapse_is_noted(shop, order)
+    shop.engine.sleep_until(first - timedelta(hours=11))  # in vain, a second time
     shop.provider.faults()
-    shop.engine.sleep_until(first - timedelta(hours=10))
+    shop.engine.sleep_until(first - timedelta(hours=5))
     shop.engine.until(lambda: lapses(shop, order) > first)
     assert shop.end(order)["reason"] == NO_PAYMENT
     assert len(notes(order)) == len(shop.mails(OPS)) == 1
@@ -212,6 +213,17 @@ def test_cancel_in_the_middle_of_a_renewal_rolls_back(shop: PracticeShop, cancel
     assert shop.end(order)["compensated_steps"] == ["payment_hold", "inventory"]
     assert [payment["status"] for payment in shop.payments(order)] == ["voided"]
     assert notes(order) == []
+
+
+def test_cancel_between_two_tries_at_a_renewal_warns_of_nothing(shop: PracticeShop) -> None:
+    order = waiting_with_hold(shop)
+    shop.provider.faults(renew={"error_rate": 1})
+    shop.engine.sleep_until(lapses(shop, order) - DAY)
+    shop.engine.until(lambda: shop.engine.failures(order, "renew_authorization"))
+    shop.raw_cancel(order)
+    assert shop.end(order)["compensated_steps"] == ["payment_hold", "inventory"]
+    assert notes(order) == []
+    assert shop.mails(OPS) == []
 
 
 # --- learned late ----------------------------------------------------------------------------------------
