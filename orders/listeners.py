@@ -17,7 +17,7 @@ from orders.services import lifecycle, mails
 from orders.workflows.types import TASK_QUEUE, MailInput, PaymentFailed
 from payments.gateways import gateway
 from payments.ledger import Totals
-from payments.models import Payment, PaymentEvent, ReviewItem
+from payments.models import Payment, ReviewItem
 from payments.services import transfers
 from payments.signals import payment_failed, payment_received, payment_refunded, payments_received
 from shop.kernel import outbox
@@ -37,18 +37,19 @@ def confirm_when_paid(payment: Payment, totals: Totals, new: int, **_: Any) -> N
     if saga.is_final:
         _take_late_money(saga, payment, totals, Money(new, payment.currency))
         return
-    if payment.missing(totals) <= 0:
+    missing = payment.missing(totals)
+    if missing <= 0:
         lifecycle.queue_confirmation(saga, totals.received)
-    if totals.received > saga.order.total:
+    if missing < 0:
         # Only what this receipt adds: what was too much before is in review already.
-        over = Money(min(new, totals.received - saga.order.total), payment.currency)
+        over = Money(min(new, -missing), payment.currency)
         received = Money(totals.received, payment.currency)
         _review(
             f"too-much:{payment.pk}:{totals.received}",
             ReviewItem.Reason.TOO_MUCH,
             payment,
             over,
-            f"{received} have come in for {saga.order.total_money}: {over} too much.",
+            f"{received} have come in for {Money(payment.expected(totals), payment.currency)}: {over} too much.",
         )
 
 
@@ -85,13 +86,12 @@ def confirm_all_that_are_paid(received: Sequence[tuple[Payment, Totals]], **_: A
 
 
 @receiver(payment_refunded)
-def mail_refund(payment: Payment, money: Money, request: PaymentEvent, **_: Any) -> None:
-    """Tell the customer of a refund that staff made; each has its own mail."""
+def mail_refund(payment: Payment, money: Money, about: str, needs_account: bool, **_: Any) -> None:
+    """Tell the customer of money that goes back; each refund has its own mail."""
     saga = _saga_of(payment)
     if saga is None:
         return
-    about = f"refund-{request.pk}"
-    mails.write(saga, Mail.Kind.REFUNDED, about, refunded=money)
+    mails.write(saga, Mail.Kind.REFUNDED, about, refunded=money, needs_account=needs_account)
     workflow_id = f"order-mail-{saga.order.number}-{about}"
     outbox.start_workflow(
         workflow_id,
