@@ -12,7 +12,7 @@ from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
-from payments.admin.refund_acts import PAYMENT_ACTS, PayBackReceived, TryAgain
+from payments.admin.refund_acts import PAYMENT_ACTS, PayBackReceived, Refund
 from payments.admin.review import NONE, order_link
 from payments.models import OutgoingTransfer, Payment, PaymentEvent
 from payments.services.refunding import failed_refunds
@@ -93,10 +93,12 @@ class PaymentAdmin(ActingAdmin, LookOnlyAdmin):
         return super().get_queryset(request).prefetch_related("events")
 
     def buttons(self, request: HttpRequest, subject: Any) -> list[Button]:
-        """As a rule nothing is there to try again or to pay back: those buttons are not greyed but absent."""
-        rare = (TryAgain.label, PayBackReceived.label)
+        """Only the refund is greyed where it is not possible, unless what came in can be paid back instead."""
         found = super().buttons(request, subject)
-        return [button for button in found if not (button.label in rare and button.why_not)]
+        possible = [button for button in found if not button.why_not]
+        if any(button.label == PayBackReceived.label for button in possible):
+            return possible
+        return [button for button in found if button in possible or button.label == Refund.label]
 
     @admin.display(description=_("failed refunds"))
     def failed(self, payment: Payment) -> SafeString | str:

@@ -130,9 +130,8 @@ class PayBackForm(ActForm):
         label=_("IBAN"),
         max_length=42,
         required=False,
-        help_text=_(
-            "Empty: the transfer waits until somebody enters the account, and the customer is asked."
-        ),
+        widget=forms.TextInput(attrs={"size": 36, "autocomplete": "off"}),
+        help_text=_("Empty: the transfer waits for its account, and the customer is asked for it."),
     )
     reason = ReasonField(label=_("Reason"))
 

@@ -21,10 +21,12 @@ from shop.kernel.admin.acting import ActingAdmin, Button
 from shop.kernel.admin.labels import label
 from shop.kernel.admin.readonly import LookOnlyAdmin
 from shop.kernel.forms import parse_amount
-from shop.kernel.money import Money
+from shop.kernel.money import Money, is_currency
 
-_CURRENCY = re.compile(r"^(?:[A-Z]{3}|eur|[€$£¥])(?=[\s\d+−-])|(?<=[\s\d])(?:[A-Z]{3}|eur|[€$£¥])$")
-"""Amounts are looked for as screens show them and as people type them: €8.90, 8,90 EUR, 1.299,99 €."""
+_AMOUNT = re.compile(
+    r"[+−-]?\s*([A-Z]{3}|[€$£¥])?\s*[+−-]?\s*(\d[\d.,'’\s]*?)\s*([A-Z]{3}|[€$£¥])?", re.IGNORECASE
+)
+"""Amounts are looked for as screens show them and as people type them: -€8.90, 8,90 eur, 1.299,99 €."""
 _IN_GROUPS = re.compile(r"[A-Z]{2}\d{2}(?:\s+[A-Z0-9]{1,4}){2,}", re.IGNORECASE)
 """An IBAN or creditor reference, or the beginning of one, as people read it."""
 AMOUNT_IS = {
@@ -49,7 +51,12 @@ def amounts_meant(term: str) -> list[int]:
 
     “1.299” may be thousands.
     """
-    typed = _CURRENCY.sub("", term.strip()).strip(" +-−")
+    parts = _AMOUNT.fullmatch(term.strip())
+    if parts is None:
+        return []
+    typed, *currencies = parts.group(2, 1, 3)
+    if any(word and word.isalpha() and not is_currency(word.upper()) for word in currencies):
+        return []
     found = set()
     for text, currency in product((typed, re.sub(r"^(\d{1,3})[.,](\d{3})$", r"\1\2", typed)), ("EUR", "JPY")):
         try:
@@ -76,19 +83,22 @@ class ReviewItemAdmin(ActingAdmin, LookOnlyAdmin):
     )
     search_help_text = _("Amount, payer, IBAN, text or order number")
     sortable_by: ClassVar = ()
+    ordering = ("-state", "-id")  # what is open first
     fields = (
         "reason", "amount_shown", "detail", "proposals_shown", "payer", "iban", "text", "booking", "order",
         "payment_link", "state_label", "created_at",
     )  # fmt: skip
-    resolved = ("resolution", "resolved_by", "resolved_at")
+    so_far, resolved = ("resolution",), ("resolution", "resolved_by", "resolved_at")
     readonly_fields = fields + resolved
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ReviewItem]:
         return super().get_queryset(request).select_related("transaction", "payment")
 
     def get_fields(self, request: HttpRequest, obj: ReviewItem | None = None) -> tuple[str, ...]:
-        """A part of an open item's money may have been decided on."""
-        return self.fields + (self.resolved if obj and obj.resolution else ())
+        """Of an open item's money a part may have been decided on."""
+        if obj is None or not obj.resolution:
+            return self.fields
+        return self.fields + (self.so_far if obj.state == ReviewItem.State.OPEN else self.resolved)
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[ReviewItem], search_term: str

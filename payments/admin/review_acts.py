@@ -12,9 +12,8 @@ from django.utils.translation import gettext_lazy as _
 from payments.admin.refund_acts import REFUND, PayBackForm, whole_number
 from payments.models import ReviewItem
 from payments.services import bookings, paying_back, reviewing
-from payments.services.refunding import RefundRefused
 from payments.services.reviewing import Closed, Share
-from payments.services.transfers import Payee
+from payments.services.transfers import BANK_TRANSFER, Payee
 from shop.kernel.admin.acting import Act, ActForm
 from shop.kernel.forms import AmountField, ReasonField, parse_amount
 
@@ -25,7 +24,7 @@ class ReviewAct(Act):
     """An act on a review item; `rule` says why it is not possible, `seen` is the amount that the page showed."""
 
     permission = "payments.change_reviewitem"
-    refusals = (reviewing.ReviewRefused, bookings.NotThere, RefundRefused)
+    refusals = (reviewing.ReviewRefused, bookings.NotThere)
     rule: ClassVar[Callable[[ReviewItem], str]]
 
     def why_not(self, subject: ReviewItem) -> str:
@@ -46,8 +45,10 @@ class ReasonForm(ActForm):
 
 
 def _proposed(item: ReviewItem) -> list[str]:
-    """The orders that may want the money; one that is paid already does not."""
+    """The orders that may want the money: one that is paid already does not, nor one that is paid another way."""
     if item.reason in (Reason.TOO_MUCH, Reason.DUPLICATE):
+        return []
+    if item.payment is not None and item.payment.gateway != BANK_TRANSFER:
         return []
     return [p["merchant_reference"] for p in item.proposals] or [item.merchant_reference]
 
@@ -206,9 +207,8 @@ class PayBackReviewedForm(PayBackForm):
 def _senders(item: ReviewItem) -> list[Payee]:
     if item.reason == Reason.TOO_LITTLE and item.payment is not None:
         return paying_back.senders(item.payment)
-    known = item.transaction is not None and item.reason != Reason.REFUND_FAILED
-    payer = bookings.payer(item.transaction) if known and item.transaction else None
-    return [payer or Payee("", "")]
+    known = item.reason != Reason.REFUND_FAILED  # what came back had not reached its payee's account
+    return [bookings.sender(item.transaction)] if known and item.transaction else [Payee("", "")]
 
 
 class PayBack(ReviewAct):
@@ -224,10 +224,9 @@ class PayBack(ReviewAct):
     )
 
     def will(self, subject: ReviewItem) -> str:
-        booking = subject.transaction
-        payer = f" from {booking.counterparty_name}" if booking and booking.counterparty_name else ""
-        money = reviewing.to_pay_back(subject)
-        return f"{money}{payer} can go back. {subject.detail}"
+        names = ", ".join(sender.name for sender in _senders(subject) if sender.name)
+        money = f"{reviewing.to_pay_back(subject)} from {names}" if names else reviewing.to_pay_back(subject)
+        return f"{money} can go back. {subject.detail}"
 
     def seen(self, subject: ReviewItem) -> str:
         return str(reviewing.to_pay_back(subject).amount)

@@ -177,3 +177,8 @@ def payer(transaction: BankTransaction) -> Payee | None:
         return Payee(transaction.counterparty_name[:140], valid_iban(transaction.counterparty_iban))
     except AccountInvalid:
         return None
+
+
+def sender(transaction: BankTransaction) -> Payee:
+    """The same with the name alone where the account is not known, or does not work."""
+    return payer(transaction) or Payee(transaction.counterparty_name[:140], "")

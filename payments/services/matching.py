@@ -136,7 +136,9 @@ def _for(booking: BankTransaction, standing: Standing, payments: Standings) -> D
 
     if not standing.by_bank:
         return review(
-            Reason.AMBIGUOUS, f"The {order} is to be paid by {payment.gateway}, not by bank transfer."
+            Reason.AMBIGUOUS,
+            f"The {order} is to be paid by {payment.gateway}, not by bank transfer. Pay the money back, or assign it "
+            "to another order.",
         )
     if money.currency != payment.currency:
         return review(

@@ -24,10 +24,7 @@ def came(payment: Payment) -> Money:
 
 def senders(payment: Payment) -> list[Payee]:
     """Who has sent it, each account once; without an IBAN where the bank does not tell one that works."""
-    found = [
-        bookings.payer(booking) or Payee(booking.counterparty_name[:140], "")
-        for booking, _amount in bookings.matched_to(payment)
-    ]
+    found = [bookings.sender(booking) for booking, _amount in bookings.matched_to(payment)]
     return list({payee.iban: payee for payee in found}.values())
 
 

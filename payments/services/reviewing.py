@@ -21,6 +21,7 @@ from payments.services import bookings, matching, paying_back, transfers
 from payments.services.bookings import IN_REVIEW, Place
 from payments.services.matching import confirmation_out, receipt
 from payments.services.recording import close_what_is_complete
+from payments.services.refunding import RefundRefused
 from payments.services.standings import Standing, Standings, standings
 from payments.signals import payments_received
 from shop.kernel.money import Money
@@ -292,19 +293,23 @@ def pay_back(
     """Send the money, or `amount` of it, back: to its payer, or to the account given.
 
     `iban` is empty where it is not known yet: the transfer waits for it, and the customer is asked. Of an order
-    that lacks a part, what has come goes back. Raises `RefundRefused` as well.
+    that lacks a part, what has come goes back.
     """
     if not reason.strip():
         raise ReviewRefused("Say why the money is paid back.")
-    payee = paying_back.payee_entered(name, iban)
     item = _locked_with_payment(pk)
     if item.state == ReviewItem.State.CLOSED:
         return _meanwhile(item)
-    if item.reason == Reason.TOO_LITTLE and item.payment is not None:
-        done = paying_back.pay_back(
-            item.payment.pk, actor, reason, amount=amount, name=name, iban=iban, seen=seen
-        )
-        return Closed(done)
+    try:
+        payee = paying_back.payee_entered(name, iban)
+        if item.reason == Reason.TOO_LITTLE and item.payment is not None:
+            return Closed(
+                paying_back.pay_back(
+                    item.payment.pk, actor, reason, amount=amount, name=name, iban=iban, seen=seen
+                )
+            )
+    except RefundRefused as error:
+        raise ReviewRefused(str(error), error.field) from error
     booking = _money_to_move(item, seen)
     money = Money(_within(item, amount), booking.currency)
     if booking.direction != BankTransaction.Direction.CREDIT:

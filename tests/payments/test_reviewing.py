@@ -12,7 +12,7 @@ from django.db import connections
 from orders.models import Mail, Order
 from orders.services import lifecycle, reconciling
 from orders.services.audit import StepRef
-from orders.services.steps import capture_payment, check_payment
+from orders.services.steps import capture_payment, check_payment, refund_payment
 from orders.workflows.types import Status
 from payments.models import Allocation, OutgoingTransfer, Payment, PaymentEvent, ReviewItem
 from payments.services import paying_back, refunding, reviewing
@@ -49,6 +49,29 @@ TOTAL = 3998
 def unknown(bank: PaperBank, amount: int = TOTAL) -> ReviewItem:
     load(bank.statement(Entry(amount, "Danke")))
     return ReviewItem.objects.get(reason="no_reference", state="open")
+
+
+def at_once(*acts: Callable[[], object]) -> list[object]:
+    """What each returns, or how it is refused, when they are done by several people at the same time."""
+    ready = threading.Barrier(len(acts))
+    told: list[object] = [None] * len(acts)
+
+    def run(n: int) -> None:
+        try:
+            ready.wait(10)
+            try:
+                told[n] = acts[n]()
+            except ReviewRefused as refused:
+                told[n] = refused
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=run, args=[n]) for n in range(len(acts))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    return told
 
 
 # --- assign and split ------------------------------------------------------------------------------------
@@ -358,12 +381,35 @@ def test_more_than_came_or_a_stale_page_moves_nothing(bank: PaperBank) -> None:
     load(bank.statement(pays(order, 1000)))
     pk = item().pk
     for amount in (1001, 0, -5):
-        with pytest.raises(RefundRefused, match=r"not within the €10\.00 that have come"):
+        with pytest.raises(ReviewRefused, match=r"not within the €10\.00 that have come"):
             reviewing.pay_back(pk, "grace", "x", amount=amount)
     reviewing.pay_back(pk, "grace", "x", amount=400, seen=1000)
-    with pytest.raises(RefundRefused, match=r"in the meantime: €6\.00 can be paid back now"):
+    with pytest.raises(ReviewRefused, match=r"in the meantime: €6\.00 can be paid back now"):
         reviewing.pay_back(pk, "alan", "x", amount=400, seen=1000)
     assert sent() == [(400, ADA, "grace")]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_rest_comes_while_what_came_is_paid_back(bank: PaperBank) -> None:
+    order = waiting()
+    load(bank.statement(pays(order, 3000)))
+    pk, rest = item().pk, bank.statement(pays(order, 998))
+    told = at_once(
+        lambda: reviewing.pay_back(pk, "grace", "enough", seen=3000),
+        lambda: load(rest),
+    )
+    assert None not in told  # nothing else went wrong
+    first, _report = told
+    if isinstance(first, reviewing.Closed) and not first.repeated:
+        assert (received(order), confirmations(order), where()) == (
+            998,
+            0,
+            {"matched": 998, "refunded": 3000},
+        )
+        assert (item().reason, item().amount) == ("too_little", 3000)
+    else:
+        assert (received(order), confirmations(order), where()) == (TOTAL, 1, {"matched": TOTAL})
+        assert nothing_in_review()
 
 
 # --- where to --------------------------------------------------------------------------------------------
@@ -403,7 +449,7 @@ def test_a_known_account_is_not_asked_for(bank: PaperBank) -> None:
 )
 def test_a_wrong_account_is_said_beside_its_field(bank: PaperBank, name: str, iban: str, field: str) -> None:
     found = unknown(bank, 500)
-    with pytest.raises(RefundRefused) as refused:
+    with pytest.raises(ReviewRefused) as refused:
         reviewing.pay_back(found.pk, "grace", "x", name=name, iban=iban)
     assert refused.value.field == field
     assert where() == {"review": 500}
@@ -415,6 +461,21 @@ def test_the_transfer_of_a_refund_names_who_asked_for_it(bank: PaperBank) -> Non
     capture_payment(StepRef(order.number, 1, "payment_captured"))
     refunding.perform(refunding.refund(payment(order).pk, 500, "grace", "a dent", "f").key)
     assert sent() == [(500, ADA, "grace")]
+
+
+def test_the_mail_about_a_refund_asks_for_an_account_that_is_missing(bank: PaperBank) -> None:
+    order = waiting()
+    load(bank.statement(pays(order, iban="", name="")))
+    capture_payment(StepRef(order.number, 1, "payment_captured"))
+    key = refunding.refund(payment(order).pk, 500, "grace", "a dent", "f").key
+    refunding.perform(key)
+    refunding.perform(key)
+    assert "€5.00" in refund_mail(order)
+    assert "reply to this mail with the IBAN" in refund_mail(order)
+    refund_payment(StepRef(order.number, 1, "payment_captured", rollback_run="r"))
+    undone = Mail.objects.get(kind="refunded", about="")
+    assert "€34.98" in undone.text
+    assert undone.subject == f"Where may we return your payment for order {order.number}?"
 
 
 # --- two people ------------------------------------------------------------------------------------------
@@ -447,30 +508,17 @@ def test_a_stale_page_does_nothing(bank: PaperBank) -> None:
 def test_two_people_at_once_move_the_money_once(bank: PaperBank) -> None:
     order = waiting()
     pk = unknown(bank).pk
-    ready = threading.Barrier(4)
-    told: list[str] = []
-
-    def run(act: Callable[[], reviewing.Closed]) -> None:
-        try:
-            ready.wait(10)
-            try:
-                told.append("repeated" if act().repeated else "done")
-            except ReviewRefused:
-                told.append("refused")
-        finally:
-            connections.close_all()
-
     acts: list[Callable[[], reviewing.Closed]] = [
         lambda: reviewing.assign(pk, "a", [Share(order.number)], seen=TOTAL),
         lambda: reviewing.pay_back(pk, "b", "not ours", seen=TOTAL),
         lambda: reviewing.discard(pk, "c", "not ours", seen=TOTAL),
         lambda: reviewing.pay_back(pk, "d", "not ours", amount=TOTAL, seen=TOTAL),
     ]
-    threads = [threading.Thread(target=run, args=[act]) for act in acts]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
+    told = [
+        "refused" if isinstance(result, ReviewRefused) else "repeated" if result.repeated else "done"
+        for result in at_once(*acts)
+        if isinstance(result, (ReviewRefused, reviewing.Closed))
+    ]
     assert told.count("done") == 1
     assert len(told) == 4
     assert sum(where().values()) == TOTAL
