@@ -149,6 +149,7 @@ class PayBackForm(ActForm):
             self.initial.update(name=senders[0].name[:70], iban=grouped(senders[0].iban))
         else:
             self.to_its_payers()
+            amount.help_text += " " + _("Each part goes back to who sent it, the newest first.")
 
     def to_its_payers(self) -> None:
         """Without asking where to."""

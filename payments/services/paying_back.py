@@ -84,11 +84,6 @@ def pay_back(
     money = there if amount is None else Money(amount, payment.currency)
     if not 0 < money.amount <= there.amount:
         raise RefundRefused(f"{money} are not within the {there} that have come.", "amount")
-    item = (
-        ReviewItem.objects.select_for_update()
-        .filter(payment=payment, reason=ReviewItem.Reason.TOO_LITTLE, state=ReviewItem.State.OPEN)
-        .first()
-    )
     left, made = money.amount, []
     for booking, matched in reversed(bookings.matched_to(payment)):
         part = Money(min(matched, left), payment.currency)
@@ -100,22 +95,33 @@ def pay_back(
             made.append(transfers.pay_back(part, key, actor, payment=payment, payee=to))
             left -= part.amount
     done = f"{money} are paid back ({', '.join(map(str, made))})."
+    missing = tell_what_is_missing(payment, f"{done} {reason}", actor)
+    if not all(transfer.payee_iban for transfer in made):
+        done += " An account is missing: enter it with the transfer."
+    return f"{done} The order waits for {missing} now."
+
+
+def tell_what_is_missing(payment: Payment, what: str, actor: str) -> Money:
+    """Bring the review item about it up to date, if there is one, after `what` took money away.
+
+    Without any money it is an order that waits, like any other: nothing is left to decide. The caller holds the
+    payment's lock.
+    """
     (standing,) = standings([payment])
-    if item is not None:
-        _tell(item, f"{done} {reason}", actor, standing.missing, standing.shortage, over=money == there)
-    lacking = (
-        ""
-        if all(transfer.payee_iban for transfer in made)
-        else " An account is missing: enter it with the transfer."
+    item = (
+        ReviewItem.objects.select_for_update()
+        .filter(payment=payment, reason=ReviewItem.Reason.TOO_LITTLE, state=ReviewItem.State.OPEN)
+        .first()
     )
-    return f"{done}{lacking} The order waits for {Money(standing.missing, payment.currency)} now."
-
-
-def _tell(item: ReviewItem, done: str, actor: str, missing: int, shortage: str, *, over: bool) -> None:
-    """The item about what is missing: without any money it is an order like any other that waits."""
-    told = " ".join(filter(None, (item.resolution, done)))
-    if over:
-        bookings.finish(item, actor, told)
-        return
-    item.amount, item.detail, item.resolution = missing, shortage, f"{told} ({actor})"
-    item.save(update_fields=["amount", "detail", "resolution"])
+    if item is not None:
+        told = " ".join(filter(None, (item.resolution, what)))
+        if standing.totals.received <= 0:
+            bookings.finish(item, actor, told)
+        else:
+            item.amount, item.detail, item.resolution = (
+                standing.missing,
+                standing.shortage,
+                f"{told} ({actor})",
+            )
+            item.save(update_fields=["amount", "detail", "resolution"])
+    return Money(standing.missing, payment.currency)

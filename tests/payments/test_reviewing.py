@@ -352,10 +352,19 @@ def test_what_the_bank_took_back_is_not_paid_back_as_well(bank: PaperBank) -> No
     load(bank.statement(pays(order, 1000, end_to_end_id="E1"), pays(order, 500, end_to_end_id="E2")))
     load(bank.statement(Entry(-1000, is_reversal=True, end_to_end_id="E1")))
     short = ReviewItem.objects.get(reason="too_little", state="open")
-    assert reviewing.to_pay_back(short) == Money(500, "EUR")
+    assert (short.amount, reviewing.to_pay_back(short)) == (3498, Money(500, "EUR"))
+    assert "€34.98 of the €39.98" in short.detail
     reviewing.pay_back(short.pk, "grace", "enough")
     assert sent() == [(500, ADA, "grace")]
     assert received(order) == 0
+
+
+def test_when_the_bank_takes_all_of_it_back_nothing_is_left_to_decide(bank: PaperBank) -> None:
+    order = waiting()
+    load(bank.statement(pays(order, 1000, end_to_end_id="E1")))
+    load(bank.statement(Entry(-1000, is_reversal=True, end_to_end_id="E1")))
+    assert item().reason == "chargeback"
+    assert ReviewItem.objects.get(reason="too_little").resolution == "The bank took €10.00 back."
 
 
 def test_money_that_is_needed_or_gone_does_not_go_back(bank: PaperBank) -> None:
