@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
@@ -17,6 +16,7 @@ from payments.gateways.base import GatewayError
 from payments.models import Payment
 from payments.services import paying_back, refunding
 from payments.services.bookings import NotThere
+from payments.services.paying_back import PaidBack
 from payments.services.refunding import RefundAsked, RefundRefused
 from payments.services.transfers import Payee
 from shop.kernel.admin.acting import Act, ActForm
@@ -163,12 +163,6 @@ class PayBackReceivedForm(PayBackForm):
         self.prefill(paying_back.came(payment), paying_back.senders(payment))
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
-    message: str
-    repeated: bool = False
-
-
 class PayBackReceived(Act):
     """`seen` is what could be paid back."""
 
@@ -193,17 +187,15 @@ class PayBackReceived(Act):
     def seen(self, subject: Payment) -> str:
         return str(paying_back.came(subject).amount)
 
-    def do(self, subject: Payment, data: dict[str, Any], actor: str, seen: str) -> Done:
-        return Done(
-            paying_back.pay_back(
-                subject.pk,
-                actor,
-                data["reason"],
-                amount=data["amount"],
-                name=data.get("name", ""),
-                iban=data.get("iban"),
-                seen=whole_number(seen),
-            )
+    def do(self, subject: Payment, data: dict[str, Any], actor: str, seen: str) -> PaidBack:
+        return paying_back.pay_back(
+            subject.pk,
+            actor,
+            data["reason"],
+            amount=data["amount"],
+            name=data.get("name", ""),
+            iban=data.get("iban"),
+            seen=whole_number(seen),
         )
 
 

@@ -6,6 +6,8 @@ what is missing then. Whoever wants the order to end cancels it; what is left co
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from django.db import transaction
 
 from payments.models import Allocation, Payment, ReviewItem
@@ -15,6 +17,14 @@ from payments.services.refunding import RefundRefused
 from payments.services.standings import standings
 from payments.services.transfers import Payee
 from shop.kernel.money import Money
+
+
+@dataclass(frozen=True, slots=True)
+class PaidBack:
+    """What was done. A page that is sent a second time is refused: what it has `seen` is not there any more."""
+
+    message: str
+    repeated: bool = False
 
 
 def came(payment: Payment) -> Money:
@@ -64,8 +74,8 @@ def pay_back(
     name: str = "",
     iban: str | None = None,
     seen: int | None = None,
-) -> str:
-    """Send `amount` (minor units) of what has come back, or all of it; returns what was done, in a sentence.
+) -> PaidBack:
+    """Send `amount` (minor units) of what has come back, or all of it.
 
     `iban`: None for whoever sent each part, empty where it is not known yet. `seen`: what could be paid back as
     the actor saw it. The newest money goes first. Raises `RefundRefused`.
@@ -98,7 +108,7 @@ def pay_back(
     missing = tell_what_is_missing(payment, f"{done} {reason}", actor)
     if not all(transfer.payee_iban for transfer in made):
         done += " An account is missing: enter it with the transfer."
-    return f"{done} The order waits for {missing} now."
+    return PaidBack(f"{done} The order waits for {missing} now.")
 
 
 def tell_what_is_missing(payment: Payment, what: str, actor: str) -> Money:

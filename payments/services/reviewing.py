@@ -303,11 +303,10 @@ def pay_back(
     try:
         payee = paying_back.payee_entered(name, iban)
         if item.reason == Reason.TOO_LITTLE and item.payment is not None:
-            return Closed(
-                paying_back.pay_back(
-                    item.payment.pk, actor, reason, amount=amount, name=name, iban=iban, seen=seen
-                )
+            done = paying_back.pay_back(
+                item.payment.pk, actor, reason, amount=amount, name=name, iban=iban, seen=seen
             )
+            return Closed(done.message)
     except RefundRefused as error:
         raise ReviewRefused(str(error), error.field) from error
     booking = _money_to_move(item, seen)
