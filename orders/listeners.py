@@ -18,7 +18,7 @@ from orders.services import lifecycle, mails
 from orders.workflows.types import TASK_QUEUE, AuthorizationLasts, MailInput, PaymentFailed
 from payments.gateways import gateway
 from payments.ledger import Totals
-from payments.models import Payment, PaymentEvent, ReviewItem
+from payments.models import Payment, ReviewItem
 from payments.services import transfers
 from payments.services.recording import totals_of
 from payments.signals import (
@@ -73,21 +73,23 @@ def take_what_is_late_or_too_much(
             continue
         if saga.is_final:
             items += _take_late_money(saga, payment, totals, came)
-        elif totals.received > saga.order.total:
-            items.append(_too_much(saga, payment, totals, came))
+        elif payment.missing(totals) < 0:
+            items.append(_too_much(payment, totals, came))
     ReviewItem.objects.bulk_create(items, ignore_conflicts=True)
 
 
-def _too_much(saga: Saga, payment: Payment, totals: Totals, came: Money) -> ReviewItem:
+def _too_much(payment: Payment, totals: Totals, came: Money) -> ReviewItem:
     # Only what this receipt adds: what was too much before is in review already.
-    over = Money(min(came.amount, totals.received - saga.order.total), payment.currency)
-    received = Money(totals.received, payment.currency)
+    over = Money(min(came.amount, -payment.missing(totals)), payment.currency)
+    received, expected = (
+        Money(amount, payment.currency) for amount in (totals.received, payment.expected(totals))
+    )
     return _item(
         f"too-much:{payment.pk}:{totals.received}",
         ReviewItem.Reason.TOO_MUCH,
         payment,
         over,
-        f"{received} have come in for {saga.order.total_money}: {over} too much.",
+        f"{received} have come in for {expected}: {over} too much.",
     )
 
 
@@ -112,13 +114,12 @@ def _take_late_money(saga: Saga, payment: Payment, totals: Totals, money: Money)
 
 
 @receiver(payment_refunded)
-def mail_refund(payment: Payment, money: Money, request: PaymentEvent, **_: Any) -> None:
-    """Tell the customer of a refund that staff made; each has its own mail."""
+def mail_refund(payment: Payment, money: Money, about: str, needs_account: bool, **_: Any) -> None:
+    """Tell the customer of money that goes back; each refund has its own mail."""
     saga = _sagas_of([payment]).get(payment.pk)
     if saga is None:
         return
-    about = f"refund-{request.pk}"
-    mails.write(saga, Mail.Kind.REFUNDED, about, refunded=money)
+    mails.write(saga, Mail.Kind.REFUNDED, about, refunded=money, needs_account=needs_account)
     workflow_id = f"order-mail-{saga.order.number}-{about}"
     outbox.start_workflow(
         workflow_id,

@@ -17,6 +17,7 @@ payments_failed = Signal()
 # payments: Sequence[Payment]. Their `authorized_until` has become known, or later.
 authorizations_last = Signal()
 
-# payment: Payment, money: Money, request: PaymentEvent (the refund that was asked for). The gateway has taken on a
-# refund that a person asked for; it may take days until it is done.
+# payment: Payment, money: Money, about: str (which of the payment's refunds), needs_account: bool (nobody knows yet
+# where to send it). Money is on its way back: a refund that a person asked for and the gateway has taken on, or money
+# that was never captured. It may take days until it is there.
 payment_refunded = Signal()

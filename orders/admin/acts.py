@@ -28,8 +28,9 @@ def latest_saga(order: Order) -> Saga | None:
 def still_open(order: Order) -> Money:
     """What has not come in yet, at least zero."""
     saga = latest_saga(order)
-    received = saga.payment.totals().received if saga and saga.payment else 0
-    return Money(max(0, order.total - received), order.currency)
+    payment = saga.payment if saga else None
+    missing = payment.missing(payment.totals()) if payment else order.total
+    return Money(max(0, missing), order.currency)
 
 
 class OrderAct(Act):

@@ -21,23 +21,26 @@ LAPSING = timedelta(hours=24)
 
 
 def with_money_and_deadline(orders: QuerySet[Order]) -> QuerySet[Order]:
-    """Each order with `amount_received` (minor units, or None) and `pay_until` of its latest attempt."""
+    """Each order with what its latest attempt has: `amount_received` (minor units, or None) and `pay_until`.
+
+    `amount_adjusted` is what staff have accepted less, below zero.
+    """
     latest = Saga.objects.filter(order=OuterRef("pk")).order_by("-attempt")
-    receipts = (
-        PaymentEvent.objects.filter(
-            payment=OuterRef("latest_payment"), type=EventType.RECEIPT, outcome=EventOutcome.SUCCEEDED
-        )
-        .order_by()
-        .values("payment")
-        .annotate(sum=Sum("amount"))
-    )
+    succeeded = PaymentEvent.objects.filter(
+        payment=OuterRef("latest_payment"), outcome=EventOutcome.SUCCEEDED
+    ).order_by()
+
+    def sum_of(events: QuerySet[PaymentEvent]) -> Subquery:
+        return Subquery(events.values("payment").annotate(sum=Sum("amount")).values("sum"))
+
     return orders.annotate(
         latest_payment=Subquery(latest.values("payment")[:1]),
         # PostgreSQL's LEAST passes over what is not known.
         pay_until=Least(
             Subquery(latest.values("deadline")[:1]), Subquery(latest.values("payment__authorized_until")[:1])
         ),
-        amount_received=Subquery(receipts.values("sum")),
+        amount_received=sum_of(succeeded.filter(type=EventType.RECEIPT)),
+        amount_adjusted=sum_of(succeeded.filter(type=EventType.AUTHORIZATION_ADJUSTMENT, source="staff")),
     )
 
 

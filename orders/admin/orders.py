@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urlencode
 
 from django.conf import settings
 from django.contrib import admin, messages
@@ -76,8 +77,13 @@ class OrderAdmin(ActingAdmin, FastListAdmin):
 
     @admin.display(description=_("received"), empty_value="–")
     def received_shown(self, order: Any) -> str | None:
-        received = order.amount_received
-        return None if received is None else Money(received, order.currency).format()
+        if order.amount_received is None:
+            return None
+        received = Money(order.amount_received, order.currency)
+        if order.amount_adjusted:
+            waived = Money(-order.amount_adjusted, order.currency)
+            return _("%(received)s, accepted %(waived)s short") % {"received": received, "waived": waived}
+        return str(received)
 
     @admin.display(description=_("deadline (UTC)"), empty_value="–")
     def deadline(self, order: Any) -> datetime | None:
@@ -96,6 +102,7 @@ class OrderAdmin(ActingAdmin, FastListAdmin):
         return [
             # Not behind the guard: a redirect to the login page would end up inside the page.
             path("<int:object_id>/live/", self.live_view, name="orders_order_live"),
+            path("number/<path:number>/", guard(self.by_number), name="orders_order_by_number"),
             path("<int:object_id>/packing-slip/", guard(self.packing_slip_view), name="orders_order_slip"),
             *super().get_urls(),
         ]
@@ -117,6 +124,15 @@ class OrderAdmin(ActingAdmin, FastListAdmin):
             raise PermissionDenied
         order = self._for_page(object_id)
         return renewed(request, order, self.buttons(request, order))
+
+    def by_number(self, request: HttpRequest, number: str) -> HttpResponse:
+        """To the order's page, for those who know its number only; to the list if there is no such order."""
+        pk = Order.objects.filter(number=number).values_list("pk", flat=True).first()
+        if pk is None:
+            return HttpResponseRedirect(
+                f"{reverse('admin:orders_order_changelist')}?{urlencode({'q': number})}"
+            )
+        return HttpResponseRedirect(reverse("admin:orders_order_change", args=[pk]))
 
     def packing_slip_view(self, request: HttpRequest, object_id: int) -> HttpResponse:
         if not self.has_view_permission(request):

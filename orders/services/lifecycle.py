@@ -211,7 +211,7 @@ def confirm_payment(
     )
     if not recorded:
         raise ActionRefused("This receipt was booked for an earlier attempt at the order; see its payment.")
-    received = saga.payment.totals().received
+    totals = saga.payment.totals()
     message = outbox.find(confirm_message_id(order.workflow_id, saga.attempt))
     _event(
         order,
@@ -225,7 +225,7 @@ def confirm_payment(
         received_on=received_on.isoformat(),
         bank_reference=bank_reference.strip(),
     )
-    missing = Money(order.total - received, order.currency)
+    missing = Money(saga.payment.missing(totals), order.currency)
     if missing.amount > 0:
         return Acted(f"Written down. {missing.format()} are still missing; the order goes on waiting.")
     return Acted("The payment is confirmed; the order is captured and shipped next.")

@@ -37,10 +37,12 @@ class MailRefused(Exception):
     """The mail server refused the mail for good, or nobody knows whether it took it."""
 
 
-def write(saga: Saga, kind: str, about: str = "", *, refunded: Money | None = None) -> Mail:
+def write(
+    saga: Saga, kind: str, about: str = "", *, refunded: Money | None = None, needs_account: bool = False
+) -> Mail:
     """The mail of this kind for this saga, rendered now; the one that is there already if it was written.
 
-    `refunded`: what goes back to the customer, if that is not the order's total.
+    `refunded`: what goes back to the customer, if that is not the order's total. `needs_account`: it asks where to.
     """
     existing = Mail.objects.filter(saga=saga, kind=kind, about=about).first()
     if existing is not None:
@@ -55,6 +57,7 @@ def write(saga: Saga, kind: str, about: str = "", *, refunded: Money | None = No
         "shop_name": settings.SHOP_NAME,
         "total": order.total_money.format(),
         "refunded": (refunded or order.total_money).format(),
+        "needs_account": needs_account,
         **_instructions(saga),
     }
     subject, _, text = render_to_string(f"mail/{kind}.txt", context).strip().partition("\n")

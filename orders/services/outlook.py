@@ -12,6 +12,7 @@ from orders.services import authorizations
 from payments import ledger
 from payments.gateways.base import EventType
 from payments.models import Payment
+from payments.services import reviewing, transfers
 from shop.kernel.models import OutboxMessage
 from shop.kernel.money import Money
 
@@ -24,7 +25,9 @@ AFTERMATH = timedelta(minutes=2)
 class Outlook:
     """`difference` is what is missing, or (below zero) what came in too much. `live`: it moves by itself now.
 
-    `refund_requested` is on its way back to the customer, `refunded` is there. `authorized_until` is set as
+    `waived` is what staff have given up by accepting less as full payment. `in_review` waits for a person's
+    decision, one sum for each currency. `refund_requested` is on its way back to the customer, `refunded` is
+    there; `paid_back` goes, or went, back without ever having been captured. `authorized_until` is set as
     long as it matters: while there is something to capture.
     """
 
@@ -33,6 +36,9 @@ class Outlook:
     due: Money
     received: Money
     difference: Money
+    waived: Money
+    in_review: list[Money]
+    paid_back: Money
     refund_requested: Money
     refunded: Money
     payment_status: str
@@ -44,22 +50,28 @@ class Outlook:
 
 def outlook(order: Order, saga: Saga | None) -> Outlook:
     """What to tell about an order and its latest saga."""
-    totals = saga.payment.totals() if saga and saga.payment else ledger.Totals()
+    payment = saga.payment if saga else None
+    totals = payment.totals() if payment else ledger.Totals()
     due, received = order.total_money, Money(totals.received, order.currency)
+    waived = Money(payment.waived(totals) if payment else 0, order.currency)
+    difference = due - waived - received
     ids = [order.workflow_id]
     if saga is not None and saga.status == S.COMPENSATION_FAILED:
         ids += [f"dead-letter-{pk}" for pk in saga.dead_letters.values_list("pk", flat=True)]
     queued = OutboxMessage.objects.filter(workflow_id__in=ids, state=OutboxMessage.State.QUEUED).exists()
-    state, follows = _in_words(order, saga, due - received, queued)
+    state, follows = _in_words(order, saga, difference, queued)
     return Outlook(
         state=state,
         next=follows,
         due=due,
         received=received,
-        difference=due - received,
+        difference=difference,
+        waived=waived,
+        in_review=reviewing.in_review(order.number),
+        paid_back=Money(transfers.paid_back(payment) if payment else 0, order.currency),
         refund_requested=Money(totals.refund_requested, order.currency),
         refunded=Money(totals.refunded, order.currency),
-        payment_status=totals.status.replace("_", " ") if saga and saga.payment else "",
+        payment_status=totals.status.replace("_", " ") if payment else "",
         deadline=_deadline(saga) if saga else None,
         authorized_until=_authorized_until(order, saga) if saga else None,
         live=queued or (saga is not None and (not saga.is_final or _has_aftermath(saga, totals))),

@@ -29,6 +29,7 @@ from payments.gateways.base import (
     RemoteStatus,
 )
 from payments.models import Payment
+from payments.services import transfers
 from payments.services.recording import absorb, intend_refund, open_payment
 from shop.kernel.money import Money
 
@@ -164,7 +165,12 @@ def refund_payment(ref: StepRef) -> SagaStep:
         done = _absorb_undo(saga, answer)
         if done.outcome != SKIPPED:
             asked = _payment(saga).events.filter(psp_reference=ref.key, type=EventType.REFUND).first()
-            mails.write(saga, Mail.Kind.REFUNDED, refunded=asked.money if asked else None)
+            mails.write(
+                saga,
+                Mail.Kind.REFUNDED,
+                refunded=asked.money if asked else None,
+                needs_account=transfers.needs_account(ref.key),
+            )
         return done
 
     return _gateway_step(ref, call, effect)

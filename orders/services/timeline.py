@@ -12,6 +12,7 @@ from itertools import groupby
 from typing import Any
 
 from orders.models import Mail, Order, OrderEvent, SagaStep
+from payments.gateways.base import EventType
 from payments.models import OutgoingTransfer, PaymentEvent, ReviewItem, WebhookDelivery
 from shop.kernel.models import OutboxMessage
 from shop.kernel.money import Money
@@ -174,18 +175,28 @@ def _rollbacks(rows: Iterable[SagaStep]) -> Iterator[Entry]:
 def _payment(event: PaymentEvent) -> Entry:
     day = event.occurred_at.date()
     dated = f"Dated {day:%Y-%m-%d}." if day != event.recorded_at.date() else ""
-    named = GOING_BACK.get((event.type, event.outcome), _capitalized(event.get_type_display()) + " {}")
+    # A receipt that staff confirmed is told once more, with their reason, as what they did.
+    told = "" if event.source == "staff" and event.type == EventType.RECEIPT else event.detail
     return Entry(
         at=event.recorded_at,
         kind="payment",
-        title=named.format(event.money.format()),
+        title=_named(event),
         state=event.outcome,
         actor=event.actor or event.source,
-        text=" ".join(filter(None, (event.detail if event.source != "staff" else "", dated))),
+        text=" · ".join(filter(None, (told, dated))),
         reference=event.psp_reference,
         attempt=event.payment.saga.attempt,
         pk=event.payment_id,
     )
+
+
+def _named(event: PaymentEvent) -> str:
+    if event.amount < 0 and event.type == EventType.RECEIPT:
+        return f"{-event.money} no longer counted as received"
+    if event.type == EventType.AUTHORIZATION_ADJUSTMENT and event.source == "staff":
+        return f"Accepted as full payment, {-event.money} short"
+    named = GOING_BACK.get((event.type, event.outcome), _capitalized(event.get_type_display()) + " {}")
+    return named.format(event.money)
 
 
 def _review(item: ReviewItem) -> Entry:
@@ -207,6 +218,7 @@ def _transfer(transfer: OutgoingTransfer) -> Entry:
         kind="transfer",
         title=f"Transfer of {transfer.money.format()} to the customer",
         state=transfer.get_state_display(),
+        actor=transfer.requested_by,
         reference=transfer.end_to_end_id,
         pk=transfer.pk,
     )

@@ -13,10 +13,11 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from payments.admin.gateways import warn
-from payments.admin.refund_acts import PAYMENT_ACTS, TryAgain
-from payments.admin.review import NONE
+from payments.admin.refund_acts import PAYMENT_ACTS, PayBackReceived, Refund
+from payments.admin.review import NONE, order_link
 from payments.models import OutgoingTransfer, Payment, PaymentEvent
 from payments.services.refunding import failed_refunds
+from payments.services.transfers import paid_back
 from shop.kernel.admin.acting import ActingAdmin, Button
 from shop.kernel.admin.labels import label
 from shop.kernel.admin.readonly import LookOnlyAdmin, LookOnlyInline
@@ -76,8 +77,8 @@ class PaymentAdmin(ActingAdmin, LookOnlyAdmin):
     sortable_by: ClassVar = ()
     inlines: ClassVar = [PaymentEventInline]
     fields = (
-        "merchant_reference", "gateway", "reference", "status", "due_shown", "authorized", "received",
-        "captured", "on_its_way_back", "refunded", "failed", "transfers", "voided", "authorized_until",
+        "order", "gateway", "reference", "status", "due_shown", "authorized", "received", "captured",
+        "on_its_way_back", "refunded", "paid_back", "failed", "transfers", "voided", "authorized_until",
         "idempotency_key", "created_at",
     )  # fmt: skip
     readonly_fields = fields
@@ -103,9 +104,12 @@ class PaymentAdmin(ActingAdmin, LookOnlyAdmin):
         return super().get_queryset(request).prefetch_related("events")
 
     def buttons(self, request: HttpRequest, subject: Any) -> list[Button]:
-        """Nothing is there to try again as a rule, so that button is not greyed but absent."""
+        """Only the refund is greyed where it is not possible, unless what came in can be paid back instead."""
         found = super().buttons(request, subject)
-        return [button for button in found if not (button.label == TryAgain.label and button.why_not)]
+        possible = [button for button in found if not button.why_not]
+        if any(button.label == PayBackReceived.label for button in possible):
+            return possible
+        return [button for button in found if button in possible or button.label == Refund.label]
 
     @admin.display(description=_("failed refunds"))
     def failed(self, payment: Payment) -> SafeString | str:
@@ -131,9 +135,18 @@ class PaymentAdmin(ActingAdmin, LookOnlyAdmin):
         ]
         return format_html_join("", '<p><a href="{}">{}</a> {}</p>', rows) or NONE
 
+    @admin.display(description=_("order"))
+    def order(self, payment: Payment) -> SafeString | str:
+        return order_link(payment.merchant_reference)
+
+    @admin.display(description=_("paid back, never captured"))
+    def paid_back(self, payment: Payment) -> Money:
+        return Money(paid_back(payment), payment.currency)
+
     @admin.display(description=_("amount due"))
     def due_shown(self, payment: Payment) -> str:
-        return payment.due.format()
+        waived = Money(payment.waived(payment.totals()), payment.currency)
+        return f"{payment.due}, {_('accepted %s short') % waived}" if waived else str(payment.due)
 
     @admin.display(description=_("status"))
     def status(self, payment: Payment) -> SafeString:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -9,11 +10,15 @@ from django import forms
 from django.conf import settings
 from django.utils.translation import gettext_lazy as _
 
+from payments.banking.account import grouped
 from payments.gateways import gateway
 from payments.gateways.base import GatewayError
 from payments.models import Payment
-from payments.services import refunding
+from payments.services import paying_back, refunding
+from payments.services.bookings import NotThere
+from payments.services.paying_back import PaidBack
 from payments.services.refunding import RefundAsked, RefundRefused
+from payments.services.transfers import Payee
 from shop.kernel.admin.acting import Act, ActForm
 from shop.kernel.forms import AmountField, ReasonField
 from shop.kernel.money import Money
@@ -109,8 +114,97 @@ class Refund(Act):
             data["reason"],
             str(data["form_id"]),
             beyond_limit=data["beyond_limit"],
-            seen=int(left) if left.isascii() and left.isdigit() else None,
+            seen=whole_number(left),
         )
+
+
+# --- pay back what was never captured ------------------------------------------------------------------
+
+
+class PayBackForm(ActForm):
+    """How much of what came by bank goes back, and where to."""
+
+    amount = AmountField(label=_("Amount"))
+    name = forms.CharField(label=_("Payee"), max_length=70, required=False)
+    iban = forms.CharField(
+        label=_("IBAN"),
+        max_length=42,
+        required=False,
+        widget=forms.TextInput(attrs={"size": 36, "autocomplete": "off"}),
+        help_text=_("Empty: the transfer waits for its account, and the customer is asked for it."),
+    )
+    reason = ReasonField(label=_("Reason"))
+
+    def prefill(self, money: Money, senders: Sequence[Payee]) -> None:
+        """At most `money`, back to the one who sent it; parts of several people go back to each of them."""
+        amount = self.fields["amount"]
+        assert isinstance(amount, AmountField)
+        amount.currency = money.currency
+        amount.help_text = _("In %(currency)s; at most %(most)s.") % {
+            "currency": money.currency,
+            "most": money,
+        }
+        self.initial["amount"] = money.amount
+        if len(senders) == 1:
+            self.initial.update(name=senders[0].name[:70], iban=grouped(senders[0].iban))
+        else:
+            self.to_its_payers()
+            amount.help_text += " " + _("Each part goes back to who sent it, the newest first.")
+
+    def to_its_payers(self) -> None:
+        """Without asking where to."""
+        del self.fields["name"], self.fields["iban"]
+
+
+class PayBackReceivedForm(PayBackForm):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        payment: Payment = self.subjects[0]
+        self.prefill(paying_back.came(payment), paying_back.senders(payment))
+
+
+class PayBackReceived(Act):
+    """`seen` is what could be paid back."""
+
+    slug = "pay-back"
+    label = "Pay back what came in"
+    permission = REFUND
+    form = PayBackReceivedForm
+    on_list = False
+    dangerous = True
+    refusals = (RefundRefused, NotThere)
+    follows = (
+        "It counts as received no longer, and becomes a transfer that goes out with the next file for the bank. The "
+        "customer gets a mail. The order goes on waiting, for all that is missing then: to end it, cancel it."
+    )
+
+    def why_not(self, subject: Payment) -> str:
+        return paying_back.why_not(subject)
+
+    def will(self, subject: Payment) -> str:
+        return f"{paying_back.came(subject)} have come in and are not captured."
+
+    def seen(self, subject: Payment) -> str:
+        return str(paying_back.came(subject).amount)
+
+    def do(self, subject: Payment, data: dict[str, Any], actor: str, seen: str) -> PaidBack:
+        return paying_back.pay_back(
+            subject.pk,
+            actor,
+            data["reason"],
+            amount=data["amount"],
+            name=data.get("name", ""),
+            iban=data.get("iban"),
+            seen=whole_number(seen),
+        )
+
+
+# --- pieces ----------------------------------------------------------------------------------------------
+
+
+def whole_number(seen: str) -> int | None:
+    """What the page showed, as it came back with the form; None if it is no amount."""
+    return int(seen) if seen.isascii() and seen.isdigit() else None
 
 
 def _way_back(payment: Payment) -> str:
@@ -168,4 +262,4 @@ class TryAgain(Act):
         return refunding.try_again(data["refund"], actor)
 
 
-PAYMENT_ACTS = (Refund(), TryAgain())
+PAYMENT_ACTS = (Refund(), TryAgain(), PayBackReceived())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import product
 from typing import Any, ClassVar
 
 from django.contrib import admin
@@ -20,10 +21,20 @@ from shop.kernel.admin.acting import ActingAdmin, Button
 from shop.kernel.admin.labels import label
 from shop.kernel.admin.readonly import LookOnlyAdmin
 from shop.kernel.forms import parse_amount
-from shop.kernel.money import Money
+from shop.kernel.money import Money, is_currency
 
-_CURRENCY = re.compile(r"^\s*(?:[A-Z]{3}\b|[€$£¥])|(?:\b[A-Z]{3}|[€$£¥])\s*$")
-"""Amounts are looked for as the lists and the sentences show them: €8.90, 8.90 EUR."""
+_AMOUNT = re.compile(
+    r"[+−-]?\s*([A-Z]{3}|[€$£¥])?\s*[+−-]?\s*(\d[\d.,'’\s]*?)\s*([A-Z]{3}|[€$£¥])?", re.IGNORECASE
+)
+"""Amounts are looked for as screens show them and as people type them: -€8.90, 8,90 eur, 1.299,99 €."""
+_IN_GROUPS = re.compile(r"[A-Z]{2}\d{2}(?:\s+[A-Z0-9]{1,4}){2,}", re.IGNORECASE)
+"""An IBAN or creditor reference, or the beginning of one, as people read it."""
+AMOUNT_IS = {
+    ReviewItem.Reason.TOO_LITTLE: _("missing"),
+    ReviewItem.Reason.TOO_MUCH: _("too much"),
+    ReviewItem.Reason.CHARGEBACK: _("taken back"),
+    ReviewItem.Reason.REFUND_FAILED: _("not refunded"),
+}
 NONE = "–"
 """Where there is nothing. Django's `empty_value` does it for lists, but not on a page."""
 
@@ -32,19 +43,27 @@ def order_link(number: str) -> SafeString | str:
     """To the order, by its number: payments know no more of it."""
     if not number:
         return ""
-    return format_html('<a href="{}?q={}">{}</a>', reverse("admin:orders_order_changelist"), number, number)
+    return format_html('<a href="{}">{}</a>', reverse("admin:orders_order_by_number", args=[number]), number)
 
 
 def amounts_meant(term: str) -> list[int]:
-    """The minor units that a search for “39.98”, “39,98” or “€39.98” may mean, with 2 decimals or none."""
-    term = _CURRENCY.sub("", term)
-    found = []
-    for currency in ("EUR", "JPY"):
+    """The minor units that a search for “39.98”, “1.299,99” or “€39.98” may mean, with 2 decimals or none.
+
+    “1.299” may be thousands.
+    """
+    parts = _AMOUNT.fullmatch(term.strip())
+    if parts is None:
+        return []
+    typed, *currencies = parts.group(2, 1, 3)
+    if any(word and word.isalpha() and not is_currency(word.upper()) for word in currencies):
+        return []
+    found = set()
+    for text, currency in product((typed, re.sub(r"^(\d{1,3})[.,](\d{3})$", r"\1\2", typed)), ("EUR", "JPY")):
         try:
-            found.append(parse_amount(term, currency))
+            found.add(parse_amount(text, currency))
         except ValueError:
             continue
-    return found
+    return sorted(found)
 
 
 @admin.register(ReviewItem)
@@ -64,15 +83,23 @@ class ReviewItemAdmin(ActingAdmin, LookOnlyAdmin):
     )
     search_help_text = _("Amount, payer, IBAN, text or order number")
     sortable_by: ClassVar = ()
+    ordering = ("-state", "-id")  # what is open first
     fields = (
         "reason", "amount_shown", "detail", "proposals_shown", "payer", "iban", "text", "booking", "order",
-        "payment_link", "state_label", "created_at", "resolution", "resolved_by", "resolved_at",
+        "payment_link", "state_label", "created_at",
     )  # fmt: skip
-    readonly_fields = fields
+    so_far, resolved = ("resolution",), ("resolution", "resolved_by", "resolved_at")
+    readonly_fields = fields + resolved
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ReviewItem]:
         found = super().get_queryset(request).select_related("transaction", "payment", "webhook")
         return found.defer("webhook__body", "webhook__headers", "webhook__events")
+
+    def get_fields(self, request: HttpRequest, obj: ReviewItem | None = None) -> tuple[str, ...]:
+        """Of an open item's money a part may have been decided on."""
+        if obj is None or not obj.resolution:
+            return self.fields
+        return self.fields + (self.so_far if obj.state == ReviewItem.State.OPEN else self.resolved)
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[ReviewItem], search_term: str
@@ -88,7 +115,11 @@ class ReviewItemAdmin(ActingAdmin, LookOnlyAdmin):
 
     @admin.display(description=_("amount"))
     def amount_shown(self, item: ReviewItem) -> str:
-        return NONE if item.amount is None else Money(item.amount, item.currency).format()
+        """With what it is: the same figure may have come in, or be missing."""
+        if item.amount is None:
+            return NONE
+        what = AMOUNT_IS.get(ReviewItem.Reason(item.reason), _("came in"))
+        return f"{Money(item.amount, item.currency)} {what}"
 
     @admin.display(description=_("payer"))
     def payer(self, item: ReviewItem) -> str:
@@ -111,20 +142,20 @@ class ReviewItemAdmin(ActingAdmin, LookOnlyAdmin):
 
     @admin.display(description=_("proposed order"))
     def proposed(self, item: ReviewItem) -> SafeString | str:
-        if item.proposals:
-            first = item.proposals[0]
-            more = f" (+{len(item.proposals) - 1})" if len(item.proposals) > 1 else ""
-            return format_html(
-                '<span title="{}">{}{}</span>', first["why"], order_link(first["merchant_reference"]), more
-            )
-        return order_link(item.merchant_reference) or NONE
+        """The likeliest, and why."""
+        if not item.proposals:
+            return order_link(item.merchant_reference) or NONE
+        first, *others = item.proposals
+        more = f" (+{len(others)})" if others else ""
+        link = order_link(first["merchant_reference"])
+        return format_html('{}{}<br><span class="vk-why">{}</span>', link, more, first["why"])
 
     @admin.display(description=_("proposed orders"))
     def proposals_shown(self, item: ReviewItem) -> SafeString | str:
         if not item.proposals:
             return NONE
         rows = ((order_link(p["merchant_reference"]), p["why"]) for p in item.proposals)
-        return format_html("<ul>{}</ul>", format_html_join("", "<li>{}: {}</li>", rows))
+        return format_html_join("", '<p class="vk-line">{}: {}</p>', rows)
 
     @admin.display(description=_("age"))
     def age(self, item: ReviewItem) -> str:
@@ -155,5 +186,4 @@ class ReviewItemAdmin(ActingAdmin, LookOnlyAdmin):
 
 def compact_iban(term: str) -> str:
     """An IBAN as people read it, in groups of four, is one word in the books."""
-    compact = "".join(term.split()).upper()
-    return compact if len(compact) >= 15 and compact[:2].isalpha() and compact[2:4].isdigit() else term
+    return "".join(term.split()) if _IN_GROUPS.fullmatch(term.strip()) else term

@@ -2,39 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 from django import forms
 from django.core.exceptions import ValidationError
 from django.utils.translation import gettext_lazy as _
 
+from payments.admin.refund_acts import REFUND, PayBackForm, whole_number
 from payments.admin.webhook_acts import STRAY_ACTS
 from payments.models import ReviewItem
-from payments.services import bookings, reviewing
+from payments.services import bookings, paying_back, reviewing
 from payments.services.reviewing import Closed, Share
+from payments.services.transfers import BANK_TRANSFER, Payee
 from shop.kernel.admin.acting import Act, ActForm
 from shop.kernel.forms import AmountField, ReasonField, parse_amount
-from shop.kernel.money import Money
 
-CHANGE = "payments.change_reviewitem"
+Reason = ReviewItem.Reason
 
 
 class ReviewAct(Act):
-    """An act on a review item; `seen` is the amount that the page showed."""
+    """An act on a review item; `rule` says why it is not possible, `seen` is the amount that the page showed."""
 
-    permission = CHANGE
+    permission = "payments.change_reviewitem"
     refusals = (reviewing.ReviewRefused, bookings.NotThere)
-    on_list = False
+    rule: ClassVar[Callable[[ReviewItem], str]]
 
-    def seen(self, subject: ReviewItem) -> str:
-        return str(subject.amount or 0)
+    def why_not(self, subject: ReviewItem) -> str:
+        return type(self).rule(subject)
 
     def will(self, subject: ReviewItem) -> str:
         return subject.detail
 
-
-def amount_seen(seen: str) -> int | None:
-    return int(seen) if seen.isascii() and seen.isdigit() else None
+    def seen(self, subject: ReviewItem) -> str:
+        return str(subject.amount or 0)
 
 
 class ReasonForm(ActForm):
@@ -42,6 +43,15 @@ class ReasonForm(ActForm):
 
 
 # --- assign ----------------------------------------------------------------------------------------------
+
+
+def _proposed(item: ReviewItem) -> list[str]:
+    """The orders that may want the money: one that is paid already does not, nor one that is paid another way."""
+    if item.reason in (Reason.TOO_MUCH, Reason.DUPLICATE):
+        return []
+    if item.payment is not None and item.payment.gateway != BANK_TRANSFER:
+        return []
+    return [p["merchant_reference"] for p in item.proposals] or [item.merchant_reference]
 
 
 class AssignForm(ActForm):
@@ -55,26 +65,26 @@ class AssignForm(ActForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         item: ReviewItem = self.subjects[0]
-        numbers = [p["merchant_reference"] for p in item.proposals] or [item.merchant_reference]
-        self.initial["order"] = numbers[0]
-        _in_currency_of(self, item)
+        self.initial["order"] = next(iter(_proposed(item)), "")
+        amount = self.fields["amount"]
+        assert isinstance(amount, AmountField)
+        amount.currency = reviewing.money_of(item).currency
 
 
 class Assign(ReviewAct):
     slug = "assign"
     label = "Assign to an order"
     form = AssignForm
+    on_list = False
+    rule = reviewing.why_not_move
     follows = (
         "The money counts as received for the order. Once all of it is there, the payment is captured and the order "
         "is shipped; what the order does not need stays in review."
     )
 
-    def why_not(self, subject: ReviewItem) -> str:
-        return reviewing.why_not_move(subject)
-
     def do(self, subject: ReviewItem, data: dict[str, Any], actor: str, seen: str) -> Closed:
         share = Share(data["order"], data["amount"])
-        return reviewing.assign(subject.pk, actor, [share], seen=amount_seen(seen))
+        return reviewing.assign(subject.pk, actor, [share], seen=whole_number(seen))
 
 
 class SplitForm(ActForm):
@@ -89,8 +99,7 @@ class SplitForm(ActForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        item: ReviewItem = self.subjects[0]
-        self.initial["shares"] = "\n".join(p["merchant_reference"] for p in item.proposals)
+        self.initial["shares"] = "\n".join(_proposed(self.subjects[0]))
 
     def clean_shares(self) -> list[Share]:
         shares = []
@@ -109,25 +118,23 @@ class Split(ReviewAct):
     slug = "split"
     label = "Split over several orders"
     form = SplitForm
+    on_list = False
+    rule = reviewing.why_not_move
     follows = "Each order counts its part as received. What is left over stays in review."
 
-    def why_not(self, subject: ReviewItem) -> str:
-        return reviewing.why_not_move(subject)
-
     def do(self, subject: ReviewItem, data: dict[str, Any], actor: str, seen: str) -> Closed:
-        return reviewing.assign(subject.pk, actor, data["shares"], seen=amount_seen(seen))
+        return reviewing.assign(subject.pk, actor, data["shares"], seen=whole_number(seen))
 
 
 class ConfirmedByHand(ReviewAct):
     slug = "confirmed-by-hand"
     label = "It was confirmed by hand"
+    on_list = False
+    rule = reviewing.why_not_confirmed_by_hand
     follows = "The booking stands behind the confirmation from now on. The order has its money already."
 
-    def why_not(self, subject: ReviewItem) -> str:
-        return reviewing.why_not_confirmed_by_hand(subject)
-
     def do(self, subject: ReviewItem, data: dict[str, Any], actor: str, seen: str) -> Closed:
-        return reviewing.confirmed_by_hand(subject.pk, actor, seen=amount_seen(seen))
+        return reviewing.confirmed_by_hand(subject.pk, actor, seen=whole_number(seen))
 
 
 # --- too little ------------------------------------------------------------------------------------------
@@ -137,19 +144,13 @@ class Accept(ReviewAct):
     slug = "accept"
     label = "Accept as full payment"
     form = ReasonForm
-    on_list = True
-    beyond_limit = False
+    rule = reviewing.why_not_accept
     follows = (
         "What has come is captured, and the order is shipped. The payment's books say what was accepted."
     )
 
-    def why_not(self, subject: ReviewItem) -> str:
-        return reviewing.why_not_accept(subject, beyond_limit=self.beyond_limit)
-
     def do(self, subject: ReviewItem, data: dict[str, Any], actor: str, seen: str) -> Closed:
-        return reviewing.accept(
-            subject.pk, actor, data["reason"], beyond_limit=self.beyond_limit, seen=amount_seen(seen)
-        )
+        return reviewing.accept(subject.pk, actor, data["reason"], seen=whole_number(seen))
 
 
 class AcceptBeyondLimit(Accept):
@@ -159,13 +160,15 @@ class AcceptBeyondLimit(Accept):
     label = "Accept although much is missing"
     permission = "payments.accept_difference"
     on_list = False
-    beyond_limit = True
     dangerous = True
 
     def why_not(self, subject: ReviewItem) -> str:
         if not reviewing.why_not_accept(subject):
             return "The difference is small: “Accept as full payment” is enough."
-        return super().why_not(subject)
+        return reviewing.why_not_accept(subject, beyond_limit=True)
+
+    def do(self, subject: ReviewItem, data: dict[str, Any], actor: str, seen: str) -> Closed:
+        return reviewing.accept(subject.pk, actor, data["reason"], beyond_limit=True, seen=whole_number(seen))
 
 
 class WaitForm(ActForm):
@@ -176,14 +179,11 @@ class Wait(ReviewAct):
     slug = "wait"
     label = "Wait for the rest"
     form = WaitForm
-    on_list = True
+    rule = reviewing.why_not_wait
     follows = (
         "The item leaves the list. If the rest comes, the order goes on; if it does not come in time, the order is "
         "cancelled and the money is in review again."
     )
-
-    def why_not(self, subject: ReviewItem) -> str:
-        return reviewing.why_not_wait(subject)
 
     def do(self, subject: ReviewItem, data: dict[str, Any], actor: str, seen: str) -> Closed:
         return reviewing.wait(subject.pk, actor, data["reason"])
@@ -192,52 +192,45 @@ class Wait(ReviewAct):
 # --- back, away ------------------------------------------------------------------------------------------
 
 
-class PayBackForm(ActForm):
+class PayBackReviewedForm(PayBackForm):
     """For one item; with several each goes back in full to its payer."""
-
-    amount = AmountField(label=_("Amount"))
-    name = forms.CharField(label=_("Payee"), max_length=70, required=False)
-    iban = forms.CharField(
-        label=_("IBAN"),
-        max_length=42,
-        required=False,
-        help_text=_("Empty: it is entered later, with the transfer."),
-    )
-    reason = ReasonField(label=_("Reason"))
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if len(self.subjects) > 1:
-            for name in ("amount", "name", "iban"):
-                del self.fields[name]
+            del self.fields["amount"]
+            self.to_its_payers()
             return
         item: ReviewItem = self.subjects[0]
-        _in_currency_of(self, item)
-        self.initial["amount"] = item.amount
-        payer = bookings.payer(item.transaction) if item.transaction else None
-        if payer is not None and item.reason != ReviewItem.Reason.REFUND_FAILED:
-            self.initial.update(name=payer.name[:70], iban=payer.iban)
-            self.fields["iban"].help_text = _("Empty: the account that it came from.")
+        self.prefill(reviewing.to_pay_back(item), _senders(item))
+
+
+def _senders(item: ReviewItem) -> list[Payee]:
+    if item.reason == Reason.TOO_LITTLE and item.payment is not None:
+        return paying_back.senders(item.payment)
+    known = item.reason != Reason.REFUND_FAILED  # what came back had not reached its payee's account
+    return [bookings.sender(item.transaction)] if known and item.transaction else [Payee("", "")]
 
 
 class PayBack(ReviewAct):
     slug = "pay-back"
     label = "Pay back"
-    permission = "payments.refund"
-    form = PayBackForm
-    on_list = True
+    permission = REFUND
+    form = PayBackReviewedForm
+    rule = reviewing.why_not_pay_back
     follows = (
         "A transfer is added to those to be sent. It goes out with the next file for the bank, and is closed by the "
-        "statement that shows it booked."
+        "statement that shows it booked. Where the order is known, its customer gets a mail. An order that waits "
+        "goes on waiting, for all that is missing then: to end it, cancel it."
     )
 
-    def why_not(self, subject: ReviewItem) -> str:
-        return reviewing.why_not_move(subject)
-
     def will(self, subject: ReviewItem) -> str:
-        booking = subject.transaction
-        payer = f" from {booking.counterparty_name}" if booking and booking.counterparty_name else ""
-        return f"{reviewing.money_of(subject)}{payer} go back. {subject.detail}"
+        names = ", ".join(sender.name for sender in _senders(subject) if sender.name)
+        money = f"{reviewing.to_pay_back(subject)} from {names}" if names else reviewing.to_pay_back(subject)
+        return f"{money} can go back. {subject.detail}"
+
+    def seen(self, subject: ReviewItem) -> str:
+        return str(reviewing.to_pay_back(subject).amount)
 
     def do(self, subject: ReviewItem, data: dict[str, Any], actor: str, seen: str) -> Closed:
         return reviewing.pay_back(
@@ -246,8 +239,8 @@ class PayBack(ReviewAct):
             data["reason"],
             amount=data.get("amount"),
             name=data.get("name", ""),
-            iban=data.get("iban", ""),
-            seen=amount_seen(seen),
+            iban=data.get("iban"),
+            seen=whole_number(seen),
         )
 
 
@@ -257,14 +250,11 @@ class Discard(ReviewAct):
     permission = "payments.discard_money"
     form = ReasonForm
     dangerous = True
-    on_list = True
+    rule = reviewing.why_not_move
     follows = "The money stays on the account and pays nothing here: interest, a private transfer, a loan."
 
-    def why_not(self, subject: ReviewItem) -> str:
-        return reviewing.why_not_move(subject)
-
     def do(self, subject: ReviewItem, data: dict[str, Any], actor: str, seen: str) -> Closed:
-        return reviewing.discard(subject.pk, actor, data["reason"], seen=amount_seen(seen))
+        return reviewing.discard(subject.pk, actor, data["reason"], seen=whole_number(seen))
 
 
 class CloseForm(ActForm):
@@ -273,15 +263,12 @@ class CloseForm(ActForm):
 
 class Close(ReviewAct):
     slug = "close"
-    label = "Close"
+    label = "Close the item"
     form = CloseForm
-    on_list = True
+    rule = reviewing.why_not_close
     follows = (
         "Closing moves no money. It writes down what was decided, and takes the item off the work queue."
     )
-
-    def why_not(self, subject: ReviewItem) -> str:
-        return reviewing.why_not_close(subject)
 
     def do(self, subject: ReviewItem, data: dict[str, Any], actor: str, seen: str) -> Closed:
         return reviewing.close(subject.pk, actor, data["resolution"])
@@ -299,15 +286,3 @@ REVIEW_ACTS = (
     Close(),
     *STRAY_ACTS,
 )
-
-
-def _in_currency_of(form: ActForm, item: ReviewItem) -> None:
-    amount = form.fields["amount"]
-    assert isinstance(amount, AmountField)
-    amount.currency = item.currency or "EUR"
-    if not amount.help_text:
-        most = Money(item.amount or 0, amount.currency)
-        amount.help_text = _("In %(currency)s; at most %(most)s.") % {
-            "currency": amount.currency,
-            "most": most,
-        }

@@ -74,6 +74,10 @@ class Payment(models.Model):
         """What has to come in: the amount due, or less where staff have accepted less (an adjustment)."""
         return min(self.amount, totals.authorized) if totals.authorized else self.amount
 
+    def waived(self, totals: ledger.Totals) -> int:
+        """How much of the amount due staff have given up by accepting less as full payment."""
+        return self.amount - self.expected(totals)
+
     def missing(self, totals: ledger.Totals) -> int:
         """What has not come in yet; below zero if more has."""
         return self.expected(totals) - totals.received

@@ -7,6 +7,8 @@ from typing import ClassVar
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
+from shop.kernel.money import Money
+
 
 class ReviewItem(models.Model):
     """One thing about money that a person has to decide. `key` is what it is about: told twice, written once."""
@@ -62,4 +64,5 @@ class ReviewItem(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.get_reason_display()}: {self.merchant_reference}"
+        money = str(Money(self.amount, self.currency)) if self.amount is not None else ""
+        return ", ".join(filter(None, (self.get_reason_display(), self.merchant_reference, money)))

@@ -12,7 +12,8 @@ from django.db.models import Sum
 from django.utils import timezone
 
 from payments.banking.account import AccountInvalid, valid_iban
-from payments.models import Allocation, BankTransaction, Payment, ReviewItem
+from payments.gateways.base import EventOutcome, EventType
+from payments.models import Allocation, BankTransaction, Payment, PaymentEvent, ReviewItem
 from payments.services.transfers import Payee
 
 Purpose = Allocation.Purpose
@@ -66,6 +67,53 @@ def move(
         for i, (place, change) in enumerate(((source, -amount), (target, amount)), start=1)
     )
     return first_key(transaction, n + 2)
+
+
+def matched_to(payment: Payment) -> list[tuple[BankTransaction, int]]:
+    """The bookings in which money for the payment came, and how much of each it still has: oldest first."""
+    rows = (
+        Allocation.objects.filter(
+            payment=payment, purpose=Purpose.MATCHED, transaction__direction=BankTransaction.Direction.CREDIT
+        )
+        .values("transaction_id")
+        .annotate(sum=Sum("amount"))
+        .filter(sum__gt=0)
+        .order_by("transaction_id")
+    )
+    sums = {row["transaction_id"]: row["sum"] for row in rows}
+    found = BankTransaction.objects.in_bulk(sums)
+    gone = Allocation.objects.filter(
+        payment=payment, purpose=Purpose.MATCHED, transaction__direction=BankTransaction.Direction.DEBIT
+    )
+    taken_back = gone.aggregate(sum=Sum("amount"))["sum"] or 0
+    left = []
+    for pk, amount in sums.items():
+        kept = max(0, amount - taken_back)
+        taken_back -= amount - kept
+        if kept:
+            left.append((found[pk], kept))
+    return left
+
+
+def unmatch(
+    transaction: BankTransaction, amount: int, payment: Payment, target: Place, actor: str, why: str
+) -> str:
+    """The payment has not received this part of the booking after all; returns the key of the move."""
+    key = move(transaction, amount, Place(Purpose.MATCHED, payment), target, actor, why)
+    PaymentEvent.objects.create(
+        payment=payment,
+        gateway=payment.gateway,
+        type=EventType.RECEIPT.value,
+        outcome=EventOutcome.SUCCEEDED.value,
+        psp_reference=key,
+        amount=-amount,
+        currency=payment.currency,
+        occurred_at=timezone.now(),
+        source="statement",
+        actor=actor,
+        detail=why,
+    )
+    return key
 
 
 def item_of(transaction: BankTransaction) -> ReviewItem | None:
@@ -129,3 +177,8 @@ def payer(transaction: BankTransaction) -> Payee | None:
         return Payee(transaction.counterparty_name[:140], valid_iban(transaction.counterparty_iban))
     except AccountInvalid:
         return None
+
+
+def sender(transaction: BankTransaction) -> Payee:
+    """The same with the name alone where the account is not known, or does not work."""
+    return payer(transaction) or Payee(transaction.counterparty_name[:140], "")

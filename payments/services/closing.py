@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Sum
 from django.utils import timezone
 
-from payments.gateways.base import EventOutcome, EventType
-from payments.models import Allocation, BankTransaction, Payment, PaymentEvent, ReviewItem
+from payments.models import Allocation, BankTransaction, Payment, ReviewItem
 from payments.services import bookings, strays, transfers
 from payments.services.bookings import IN_REVIEW, Place
 from shop.kernel.money import Money
@@ -34,52 +32,13 @@ def close_payment(payment: Payment, why: str) -> None:
         payment=payment, reason=ReviewItem.Reason.TOO_LITTLE, state=ReviewItem.State.OPEN
     ).update(state=ReviewItem.State.CLOSED, resolution=why, resolved_by="shop", resolved_at=timezone.now())
     if not payment.totals().captured:
-        for booking, amount in _matched(payment):
+        for booking, amount in bookings.matched_to(payment):
             take_back(booking, amount, payment, why)
-
-
-def _matched(payment: Payment) -> list[tuple[BankTransaction, int]]:
-    """The bookings in which money for the payment came, and how much of each is matched to it."""
-    rows = (
-        Allocation.objects.filter(
-            payment=payment, purpose=Purpose.MATCHED, transaction__direction=BankTransaction.Direction.CREDIT
-        )
-        .values("transaction_id")
-        .annotate(sum=Sum("amount"))
-        .filter(sum__gt=0)
-        .order_by("transaction_id")
-    )
-    sums = {row["transaction_id"]: row["sum"] for row in rows}
-    found = BankTransaction.objects.in_bulk(sums)
-    gone = Allocation.objects.filter(
-        payment=payment, purpose=Purpose.MATCHED, transaction__direction=BankTransaction.Direction.DEBIT
-    )
-    taken_back = gone.aggregate(sum=Sum("amount"))["sum"] or 0
-    left = []
-    for pk, amount in sums.items():
-        kept = max(0, amount - taken_back)
-        taken_back -= amount - kept
-        if kept:
-            left.append((found[pk], kept))
-    return left
 
 
 def take_back(booking: BankTransaction, amount: int, payment: Payment, why: str) -> None:
     """The payment has not received this money after all: it is late."""
-    key = bookings.move(booking, amount, Place(Purpose.MATCHED, payment), IN_REVIEW, "shop", why)
-    PaymentEvent.objects.create(
-        payment=payment,
-        gateway=payment.gateway,
-        type=EventType.RECEIPT.value,
-        outcome=EventOutcome.SUCCEEDED.value,
-        psp_reference=key,
-        amount=-amount,
-        currency=payment.currency,
-        occurred_at=timezone.now(),
-        source="statement",
-        actor="shop",
-        detail=why,
-    )
+    key = bookings.unmatch(booking, amount, payment, IN_REVIEW, "shop", why)
     item = bookings.open_item(
         booking,
         amount,

@@ -137,7 +137,9 @@ def _for(booking: BankTransaction, standing: Standing, payments: Standings) -> D
 
     if not standing.by_bank:
         return review(
-            Reason.UNKNOWN_REFERENCE, f"The {order} is to be paid by {payment.gateway}, not by bank transfer."
+            Reason.AMBIGUOUS,
+            f"The {order} is to be paid by {payment.gateway}, not by bank transfer. Pay the money back, or assign it "
+            "to another order.",
         )
     if money.currency != payment.currency:
         return review(
@@ -338,8 +340,7 @@ def tell_short(paid: Sequence[tuple[Standing, BankTransaction, str]]) -> None:
             transaction=booking,
             amount=standing.missing,
             currency=standing.payment.currency,
-            detail=f"{Money(standing.missing, standing.payment.currency)} of the {standing.expected} for the "
-            f"{standing.order} are missing. It goes on waiting for them.",
+            detail=standing.shortage,
         )
         for standing, booking, key in short
     )

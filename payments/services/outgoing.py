@@ -22,7 +22,9 @@ from payments.models import (
 )
 from payments.services import bookings, transfers
 from payments.services.bookings import IN_REVIEW, Place
+from payments.services.paying_back import tell_what_is_missing
 from payments.statements import Direction, Transaction
+from shop.kernel.money import Money
 
 Purpose = Allocation.Purpose
 Reason = ReviewItem.Reason
@@ -211,6 +213,8 @@ def _charge_back(booking: BankTransaction, payment: Payment, amount: int) -> Non
         source="statement",
         detail=booking.return_reason or "The bank took it back.",
     )
+    if not captured:
+        tell_what_is_missing(payment, f"The bank took {Money(amount, payment.currency)} back.", "shop")
 
 
 def _out_of_review(original: BankTransaction, amount: int, actor: str) -> None:

@@ -18,6 +18,7 @@ from django.utils import timezone
 from payments.gateways import gateway
 from payments.gateways.base import EventOutcome, EventType, GatewayResult
 from payments.models import Payment, PaymentEvent, ReviewItem
+from payments.services import transfers
 from payments.services.recording import absorb, intend_refund
 from payments.signals import payment_refunded
 from payments.workflows.refund import TASK_QUEUE, RefundInput
@@ -47,7 +48,10 @@ def why_not_refund(payment: Payment) -> str:
     """Why nothing of the payment can be refunded now; empty if something can."""
     totals = payment.totals()
     if not totals.captured:
-        return "Nothing has been captured, so there is nothing to refund."
+        nothing = "Nothing has been captured, so there is nothing to refund."
+        if totals.received > 0 and payment.gateway == transfers.BANK_TRANSFER:
+            return f"{nothing} What has come in can be paid back from the payment's page."
+        return nothing
     if totals.kept <= 0:
         return "All that was captured is refunded, or on its way back."
     return ""
@@ -215,7 +219,13 @@ def perform(key: str) -> str:
         payment = Payment.objects.select_for_update().get(pk=request.payment_id)
         answer = answer or ask()
         absorb(payment, answer.payment, source="call")
-        payment_refunded.send(Payment, payment=payment, money=request.money, request=request)
+        payment_refunded.send(
+            Payment,
+            payment=payment,
+            money=request.money,
+            about=f"refund-{request.pk}",
+            needs_account=transfers.needs_account(key),
+        )
     return answer.reference
 
 

@@ -11,18 +11,18 @@ from dataclasses import dataclass
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Sum
 from django.utils import timezone
 
-from payments.banking.account import AccountInvalid, valid_iban
 from payments.gateways.base import EventOutcome, EventType
 from payments.models import Allocation, BankTransaction, Payment, PaymentEvent, ReviewItem
 from payments.references import creditor_reference, parse_creditor_reference
-from payments.services import bookings, matching, transfers
+from payments.services import bookings, matching, paying_back, transfers
 from payments.services.bookings import IN_REVIEW, Place
 from payments.services.matching import confirmation_out, receipt
 from payments.services.recording import close_what_is_complete
+from payments.services.refunding import RefundRefused
 from payments.services.standings import Standing, Standings, standings
-from payments.services.transfers import Payee
 from payments.signals import payments_received
 from shop.kernel.money import Money
 
@@ -31,7 +31,11 @@ Reason = ReviewItem.Reason
 
 
 class ReviewRefused(Exception):
-    """That cannot be done with a review item; the message says why."""
+    """That cannot be done with a review item; the message says why. `field`: the wrong one, if any."""
+
+    def __init__(self, message: str, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,22 @@ def holds_money(item: ReviewItem) -> bool:
     )
 
 
+def in_review(merchant_reference: str) -> list[Money]:
+    """The money of bookings that waits for a decision and probably is this order's: a sum for each currency."""
+    rows = (
+        ReviewItem.objects.filter(
+            merchant_reference=merchant_reference,
+            state=ReviewItem.State.OPEN,
+            transaction__isnull=False,
+        )
+        .exclude(reason__in=bookings.WITHOUT_MONEY)
+        .order_by("currency")
+        .values("currency")
+        .annotate(sum=Sum("amount"))
+    )
+    return [Money(row["sum"], row["currency"]) for row in rows]
+
+
 def money_of(item: ReviewItem) -> Money:
     """What the item is about."""
     return Money(item.amount or 0, item.currency or "EUR")
@@ -82,6 +102,19 @@ def why_not_move(item: ReviewItem) -> str:
     if item.state == ReviewItem.State.CLOSED:
         return _closed_by(item)
     return "" if holds_money(item) else "None of its money is in review."
+
+
+def to_pay_back(item: ReviewItem) -> Money:
+    """How much can be paid back: of what is in review, or of what has come for an order that lacks the rest."""
+    if item.reason == Reason.TOO_LITTLE and item.payment is not None:
+        return paying_back.came(item.payment)
+    return money_of(item)
+
+
+def why_not_pay_back(item: ReviewItem) -> str:
+    if item.state == ReviewItem.State.OPEN and item.reason == Reason.TOO_LITTLE and item.payment is not None:
+        return paying_back.why_not(item.payment)
+    return why_not_move(item)
 
 
 def why_not_accept(item: ReviewItem, *, beyond_limit: bool = False) -> str:
@@ -175,16 +208,14 @@ def assign(pk: int, actor: str, shares: Sequence[Share], *, seen: int | None = N
 @transaction.atomic
 def confirmed_by_hand(pk: int, actor: str, *, seen: int | None = None) -> Closed:
     """The booking is the money that staff confirmed by hand before: it is matched, and counts once."""
-    payment_pk = ReviewItem.objects.values_list("payment_id", flat=True).get(pk=pk)
-    payment = Payment.objects.select_for_update().filter(pk=payment_pk).first()
-    item = _locked(pk)
+    item = _locked_with_payment(pk)
     if item.state == ReviewItem.State.CLOSED:
         return _meanwhile(item)
     booking = _money_to_move(item, seen)
     _check(why_not_confirmed_by_hand(item))
+    payment, amount = item.payment, item.amount
     assert payment is not None
-    assert item.amount is not None
-    amount = item.amount
+    assert amount is not None
     reference = next(r for r, confirmed in _by_hand(payment).by_hand.items() if confirmed == amount)
     what = "It is the money that was confirmed by hand."
     key = bookings.move(booking, amount, IN_REVIEW, Place(Purpose.MATCHED, payment), actor, what)
@@ -205,12 +236,11 @@ def accept(
     """Take what has come as full payment. The difference is written down, and that much less is captured."""
     if not reason.strip():
         raise ReviewRefused("Say why the difference is accepted.")
-    payment_pk = ReviewItem.objects.values_list("payment_id", flat=True).get(pk=pk)
-    payment = Payment.objects.select_for_update().filter(pk=payment_pk).first()
-    item = _locked(pk)
+    item = _locked_with_payment(pk)
     if item.state == ReviewItem.State.CLOSED:
         return _meanwhile(item)
     _check(why_not_accept(item, beyond_limit=beyond_limit))
+    payment = item.payment
     assert payment is not None
     (standing,) = standings([payment])
     if seen is not None and standing.missing != seen:
@@ -259,29 +289,41 @@ def pay_back(
     *,
     amount: int | None = None,
     name: str = "",
-    iban: str = "",
+    iban: str | None = None,
     seen: int | None = None,
 ) -> Closed:
-    """Send the money in review, or `amount` of it, back to the payer, or to the account given."""
+    """Send the money, or `amount` of it, back: to its payer, or to the account given.
+
+    `iban` is empty where it is not known yet: the transfer waits for it, and the customer is asked. Of an order
+    that lacks a part, what has come goes back.
+    """
     if not reason.strip():
         raise ReviewRefused("Say why the money is paid back.")
-    payee = _payee(name, iban)
-    item = _locked(pk)
+    item = _locked_with_payment(pk)
     if item.state == ReviewItem.State.CLOSED:
         return _meanwhile(item)
+    try:
+        payee = paying_back.payee_entered(name, iban)
+        if item.reason == Reason.TOO_LITTLE and item.payment is not None:
+            done = paying_back.pay_back(
+                item.payment.pk, actor, reason, amount=amount, name=name, iban=iban, seen=seen
+            )
+            return Closed(done.message)
+    except RefundRefused as error:
+        raise ReviewRefused(str(error), error.field) from error
     booking = _money_to_move(item, seen)
     money = Money(_within(item, amount), booking.currency)
     if booking.direction != BankTransaction.Direction.CREDIT:
         raise ReviewRefused("This money went out of the account; there is nothing to pay back.")
-    came_back = item.reason == Reason.REFUND_FAILED
-    payee = payee or (None if came_back else bookings.payer(booking))
+    if payee is None and item.reason != Reason.REFUND_FAILED:  # that account did not work
+        payee = bookings.payer(booking)
     key = bookings.move(booking, money.amount, IN_REVIEW, Place(Purpose.REFUNDED), actor, reason)
     try:
         transfer = transfers.pay_back(money, key, actor, payment=item.payment, payee=payee)
     except transfers.TransferRefused as error:
         raise ReviewRefused(str(error)) from error
     bookings.lessen(item, money.amount, actor, f"{money} are paid back by {transfer}: {reason}")
-    missing = "" if transfer.payee_iban else " Its account is missing: enter it there."
+    missing = "" if transfer.payee_iban else " Its account is missing: enter it with the transfer."
     return Closed(f"{money} are among the transfers to be sent ({transfer}).{missing}")
 
 
@@ -307,6 +349,13 @@ def _locked(pk: int) -> ReviewItem:
     return (
         ReviewItem.objects.select_for_update(of=("self",)).select_related("transaction", "payment").get(pk=pk)
     )
+
+
+def _locked_with_payment(pk: int) -> ReviewItem:
+    """The payment is locked first, as everywhere; `item.payment` is as it stands under the lock."""
+    payment_pk = ReviewItem.objects.values_list("payment_id", flat=True).get(pk=pk)
+    Payment.objects.select_for_update().filter(pk=payment_pk).first()
+    return _locked(pk)
 
 
 def _meanwhile(item: ReviewItem) -> Closed:
@@ -335,7 +384,8 @@ def _within(item: ReviewItem, amount: int | None) -> int:
         return left
     if not 0 < amount <= left:
         raise ReviewRefused(
-            f"{Money(amount, item.currency)} are not within the {money_of(item)} that are in review."
+            f"{Money(amount, item.currency)} are not within the {money_of(item)} that are in review.",
+            "amount",
         )
     return amount
 
@@ -383,15 +433,6 @@ def _announce(paid: Sequence[Standing], booking: BankTransaction, key: str) -> N
     close_what_is_complete(received)
     matching.tell_short([(standing, booking, f"{key}/{standing.payment.pk}") for standing in paid])
     payments_received.send(Payment, received=received)
-
-
-def _payee(name: str, iban: str) -> Payee | None:
-    if not iban.strip():
-        return None
-    try:
-        return Payee(" ".join(name.split()), valid_iban(iban))
-    except AccountInvalid as error:
-        raise ReviewRefused(str(error)) from error
 
 
 def _by_hand(payment: Payment) -> Standing:

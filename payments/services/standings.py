@@ -45,6 +45,14 @@ class Standing:
     def order(self) -> str:
         return f"order {self.payment.merchant_reference}"
 
+    @property
+    def shortage(self) -> str:
+        """What a person is told while a part is missing."""
+        missing = Money(self.missing, self.payment.currency)
+        return (
+            f"{missing} of the {self.expected} for the {self.order} are missing. It goes on waiting for them."
+        )
+
     def receive(self, booking: BankTransaction, amount: int) -> None:
         """`amount` of the booking is for this payment."""
         self.totals = replace(self.totals, received=self.totals.received + amount)

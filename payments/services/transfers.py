@@ -23,11 +23,13 @@ from payments.models import (
     Allocation,
     OutgoingTransfer,
     Payment,
+    PaymentEvent,
     Receivable,
     ReviewItem,
     TransferBatch,
 )
 from payments.services.recording import record
+from payments.signals import payment_refunded
 from shop.kernel.money import Money
 
 State = OutgoingTransfer.State
@@ -39,12 +41,16 @@ MOST_IN_A_FILE = 5000
 
 
 class TransferRefused(Exception):
-    """That cannot be done with a transfer or a batch now; the message says why."""
+    """That cannot be done with a transfer or a batch now; the message says why. `field`: the wrong one, if any."""
+
+    def __init__(self, message: str, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
 
 
 @dataclass(frozen=True, slots=True)
 class Payee:
-    """Whom to send money to. `iban` in upper case, without spaces."""
+    """Whom to send money to. `iban` in upper case, without spaces; empty where it has to be asked for."""
 
     name: str
     iban: str
@@ -63,7 +69,16 @@ def refund_captured(receivable: Receivable, money: Money, idempotency_key: str) 
         payment=payment,
         receivable=receivable,
         payee=payee_of(payment) if payment else None,
+        actor=_who_asked(payment, idempotency_key),
     )
+
+
+def _who_asked(payment: Payment | None, key: str) -> str:
+    """Refunds are written down under their key, with the person, before the gateway is asked."""
+    asked = PaymentEvent.objects.filter(
+        payment=payment, psp_reference=key, type=EventType.REFUND.value, outcome=EventOutcome.REQUESTED.value
+    )
+    return asked.values_list("actor", flat=True).first() or "shop"
 
 
 @transaction.atomic
@@ -78,8 +93,8 @@ def pay_back(
 ) -> OutgoingTransfer:
     """The transfer that sends back money which was never captured: late, too much, or not for us.
 
-    It is no refund in the payment's books. The same key gives the transfer of the first time. Without `payee`
-    it goes where the payment's money came from. Raises `TransferRefused`.
+    It is no refund in the payment's books; the customer is told. The same key gives the transfer of the first
+    time. Without `payee` it goes where the payment's money came from. Raises `TransferRefused`.
     """
     earlier = OutgoingTransfer.objects.filter(idempotency_key=idempotency_key).first()
     if earlier is not None:
@@ -91,7 +106,7 @@ def pay_back(
     if payee is None and payment is not None:
         payee = payee_of(payment)
     number = payment.merchant_reference if payment else ""
-    return _create(
+    transfer = _create(
         idempotency_key,
         money,
         text or f"Your payment {number} returned".replace("  ", " "),
@@ -99,6 +114,22 @@ def pay_back(
         payee=payee,
         actor=actor,
     )
+    if payment is not None:
+        payment_refunded.send(
+            Payment,
+            payment=payment,
+            money=money,
+            about=f"transfer-{transfer.pk}",
+            needs_account=transfer.state == State.NEEDS_ACCOUNT,
+        )
+    return transfer
+
+
+def needs_account(idempotency_key: str) -> bool:
+    """Whether there is a transfer under this key that waits for its payee's account."""
+    return OutgoingTransfer.objects.filter(
+        idempotency_key=idempotency_key, state=State.NEEDS_ACCOUNT
+    ).exists()
 
 
 def payee_of(payment: Payment) -> Payee | None:
@@ -139,7 +170,7 @@ def _create(
     payee: Payee | None = None,
     actor: str = "",
 ) -> OutgoingTransfer:
-    known = payee is not None and payee.name.strip()
+    known = payee is not None and payee.name.strip() and payee.iban
     return OutgoingTransfer.objects.create(
         receivable=receivable,
         payment=payment,
@@ -163,23 +194,31 @@ def _end_to_end_id(key: str) -> str:
 # --- the payee's account ---------------------------------------------------------------------------------
 
 
+def payee_typed(name: str, iban: str) -> Payee:
+    """The payee that somebody has entered. Raises `TransferRefused`, with the field that is wrong."""
+    name = " ".join(name.split())
+    if not name or len(name) > NAME_LENGTH:
+        raise TransferRefused(f"The payee's name has 1 to {NAME_LENGTH} characters.", "name")
+    try:
+        iban = valid_iban(iban)
+        ours = our_account().iban
+    except AccountInvalid as error:
+        raise TransferRefused(str(error), "iban") from error
+    if iban == ours:
+        raise TransferRefused("That is the shop's own account.", "iban")
+    return Payee(name, iban)
+
+
 @transaction.atomic
 def set_account(transfer: OutgoingTransfer, name: str, iban: str, actor: str) -> OutgoingTransfer:
     """Enter the payee, or correct it, as long as the transfer is in no file. Raises `TransferRefused`."""
     row = OutgoingTransfer.objects.select_for_update().get(pk=transfer.pk)
     if row.state not in (State.NEEDS_ACCOUNT, State.READY):
         raise TransferRefused(f"{row} is {row.get_state_display()}: its account stays as it is.")
-    name = " ".join(name.split())
-    if not name or len(name) > NAME_LENGTH:
-        raise TransferRefused(f"The payee's name has 1 to {NAME_LENGTH} characters.")
-    try:
-        iban = valid_iban(iban)
-        ours = our_account().iban
-    except AccountInvalid as error:
-        raise TransferRefused(str(error)) from error
-    if iban == ours:
-        raise TransferRefused("That is the shop's own account.")
-    row.payee_name, row.payee_iban, row.account_set_by, row.state = name, iban, actor, State.READY
+    payee = payee_typed(name, iban)
+    row.payee_name, row.payee_iban, row.account_set_by, row.state = (
+        payee.name, payee.iban, actor, State.READY
+    )  # fmt: skip
     row.save(update_fields=["payee_name", "payee_iban", "account_set_by", "state"])
     return row
 

@@ -61,7 +61,7 @@ class Money:
         return format_currency(self.decimal, self.currency, locale=locale.replace("-", "_"))
 
     def __str__(self) -> str:
-        return f"{self.decimal} {self.currency}"
+        return self.format()
 
 
 def decimals(currency: str) -> int:

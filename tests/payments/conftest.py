@@ -1,4 +1,4 @@
-"""A shop whose gateway is a provider with an odd change feed."""
+"""A shop with its account at a bank on paper, and one whose gateway is a provider with an odd change feed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,22 @@ import pytest
 from pytest_django.fixtures import Settings
 
 from payments.gateways import gateway
+from payments.services import proving
+from tests import factories
 from tests.payments.odd_feed import OddFeed, odd_feed
+from tests.payments.paper_bank import SETTINGS, PaperBank
+
+
+@pytest.fixture
+def bank(settings: Settings, db: None) -> Iterator[PaperBank]:
+    """Whatever a test lets happen, the books agree with themselves afterwards."""
+    for name, value in SETTINGS.items():
+        setattr(settings, name, value)
+    gateway.cache_clear()
+    factories.product(on_hand=1000)
+    yield PaperBank()
+    gateway.cache_clear()
+    assert [str(d) for d in proving.differences()] == []
 
 
 @pytest.fixture

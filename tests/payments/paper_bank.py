@@ -8,14 +8,17 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from xml.sax.saxutils import escape
 
-from django.utils import timezone
-
 from orders.models import Order, Saga
 from orders.services import steps
 from orders.services.audit import StepRef
-from payments.models import Payment
+from orders.services.ending import finish_saga
+from orders.services.status import move_order, move_saga
+from orders.workflows.types import SagaEnd, SagaResult, Status
+from payments.models import Payment, ReviewItem
 from payments.references import creditor_reference
+from payments.services import proving
 from payments.services.importing import Report, import_file
+from shop.kernel.models import OutboxMessage
 from shop.kernel.money import Money
 from tests import factories
 
@@ -161,5 +164,43 @@ def payment(order: Order) -> Payment:
     return found
 
 
-def now() -> datetime:
-    return timezone.now()
+# --- what the books say ----------------------------------------------------------------------------------
+
+
+def confirmations(order: Order) -> int:
+    return OutboxMessage.objects.filter(workflow_id=order.workflow_id, name="confirm_payment").count()
+
+
+def received(order: Order) -> int:
+    return payment(order).totals().received
+
+
+def item() -> ReviewItem:
+    """The one open item."""
+    return ReviewItem.objects.get(state="open")
+
+
+def nothing_in_review() -> bool:
+    return not ReviewItem.objects.filter(state="open").exists()
+
+
+def where(direction: str = "credit") -> dict[str, int]:
+    """How much of the booked money is where."""
+    return {
+        purpose: amount
+        for (way, _currency, purpose), amount in proving.whereabouts().items()
+        if way == direction and amount and purpose != "booked"
+    }
+
+
+def end(order: Order, status: str) -> None:
+    """The saga's end, without its engine."""
+    saga = Saga.objects.filter(order=order).latest("attempt")
+    if status == Status.CANCELLED:
+        move_saga(saga, "compensating")
+        move_order(saga.order, "rolling_back")
+    else:
+        move_saga(saga, "running")
+        for step in ("paid", "shipped"):
+            move_order(saga.order, step)
+    finish_saga(SagaEnd(order.number, saga.attempt, SagaResult(Status(status), order.number)))

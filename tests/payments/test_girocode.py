@@ -72,7 +72,7 @@ def test_the_svg_is_one_element_that_a_strict_content_security_policy_lets_throu
         ({"money": Money(3998, "CHF")}, "euros"),
         ({"money": Money(0, "EUR")}, "0.01"),
         ({"money": Money(-5, "EUR")}, "0.01"),
-        ({"money": Money(100_000_000_000, "EUR")}, "999999999.99"),
+        ({"money": Money(100_000_000_000, "EUR")}, "999,999,999.99"),
         ({"name": ""}, "70 characters"),
         ({"name": "x" * 71}, "70 characters"),
         ({"name": "two\nlines"}, "one line"),

@@ -240,8 +240,8 @@ def test_the_command_imports_what_it_can_and_names_what_it_cannot(
     assert payment(order).totals().received == TOTAL
     rows = [line.split() for line in told.out.splitlines()]
     assert ["good.xml", "3", "0", "0"] in rows
-    assert ["matched", "to", "a", "payment", "1", "39.98", "EUR"] in rows
-    assert ["in", "review:", "no", "reference", "1", "2.50", "EUR"] in rows
+    assert ["matched", "to", "a", "payment", "1", "€39.98"] in rows
+    assert ["in", "review:", "no", "reference", "1", "€2.50"] in rows
     call_command("import_statement", str(good))
     with pytest.raises(CommandError):
         call_command("import_statement")

@@ -2,99 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import date
 from typing import Any
 
 import pytest
 from pytest_django.fixtures import Settings
 
-from orders.models import Order, Saga
 from orders.services import lifecycle
 from orders.services.audit import StepRef
-from orders.services.ending import finish_saga
-from orders.services.status import move_order, move_saga
 from orders.services.steps import capture_payment
-from orders.workflows.types import SagaEnd, SagaResult, Status
+from orders.workflows.types import Status
 from payments.models import Allocation, BankTransaction, OutgoingTransfer, Payment, ReviewItem
-from payments.services import proving
-from shop.kernel.models import OutboxMessage
 from shop.kernel.money import Money
 from tests import factories
 from tests.payments.paper_bank import (
     ADA,
     BOB,
-    SETTINGS,
     Entry,
     PaperBank,
+    confirmations,
+    end,
+    item,
     load,
+    nothing_in_review,
     payment,
     pays,
+    received,
     rf,
     wait,
     waiting,
+    where,
 )
 
 pytestmark = pytest.mark.django_db
 
 TOTAL = 3998
-
-
-@pytest.fixture(autouse=True)
-def shop(settings: Settings) -> Iterator[None]:
-    from payments.gateways import gateway
-
-    for name, value in SETTINGS.items():
-        setattr(settings, name, value)
-    gateway.cache_clear()
-    yield
-    gateway.cache_clear()
-    assert [str(d) for d in proving.differences()] == []
-
-
-@pytest.fixture
-def bank() -> PaperBank:
-    factories.product(on_hand=1000)
-    return PaperBank()
-
-
-def confirmations(order: Order) -> int:
-    return OutboxMessage.objects.filter(workflow_id=order.workflow_id, name="confirm_payment").count()
-
-
-def received(order: Order) -> int:
-    return payment(order).totals().received
-
-
-def item() -> ReviewItem:
-    """The one open item."""
-    return ReviewItem.objects.get(state="open")
-
-
-def nothing_in_review() -> bool:
-    return not ReviewItem.objects.filter(state="open").exists()
-
-
-def where(direction: str = "credit") -> dict[str, int]:
-    """How much of the booked money is where."""
-    return {
-        purpose: amount
-        for (way, _currency, purpose), amount in proving.whereabouts().items()
-        if way == direction and amount and purpose != "booked"
-    }
-
-
-def end(order: Order, status: str) -> None:
-    """The saga's end, without its engine."""
-    saga = Saga.objects.filter(order=order).latest("attempt")
-    if status == Status.CANCELLED:
-        move_saga(saga, "compensating")
-        move_order(saga.order, "rolling_back")
-    else:
-        move_saga(saga, "running")
-        for step in ("paid", "shipped"):
-            move_order(saga.order, step)
-    finish_saga(SagaEnd(order.number, saga.attempt, SagaResult(Status(status), order.number)))
 
 
 # --- money that fits -------------------------------------------------------------------------------------
@@ -211,7 +153,7 @@ def test_an_order_that_is_paid_otherwise_takes_no_transfer(bank: PaperBank) -> N
         gateway="sandbox", merchant_reference=order.number, idempotency_key="k", amount=TOTAL, currency="EUR"
     )
     load(bank.statement(Entry(TOTAL, order.number)))
-    assert item().reason == "unknown_reference"
+    assert (item().reason, item().proposals[0]["merchant_reference"]) == ("ambiguous", order.number)
     assert "by sandbox" in item().detail
     assert other.totals().received == 0
 

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date
 
 import pytest
 from django.db import connections
-from pytest_django.fixtures import Settings
 
-from orders.models import Order
+from orders.models import Mail, Order
 from orders.services import lifecycle, reconciling
 from orders.services.audit import StepRef
-from orders.services.steps import capture_payment, check_payment
+from orders.services.steps import capture_payment, check_payment, refund_payment
 from orders.workflows.types import Status
-from payments.gateways import gateway
-from payments.models import Allocation, OutgoingTransfer, PaymentEvent, ReviewItem
-from payments.services import proving, reviewing
+from payments.models import Allocation, OutgoingTransfer, Payment, PaymentEvent, ReviewItem
+from payments.services import paying_back, refunding, reviewing
+from payments.services.refunding import RefundRefused
 from payments.services.reviewing import ReviewRefused, Share
 from shop.kernel.models import OutboxMessage
 from shop.kernel.money import Money
@@ -25,41 +24,54 @@ from tests import factories
 from tests.payments.paper_bank import (
     ADA,
     BOB,
-    SETTINGS,
+    IBAN,
     Entry,
     PaperBank,
+    confirmations,
+    end,
+    item,
     load,
+    nothing_in_review,
     payment,
     pays,
+    received,
     rf,
+    wait,
     waiting,
+    where,
 )
-from tests.payments.test_matching import confirmations, end, item, nothing_in_review, received, where
 
 pytestmark = pytest.mark.django_db
 
 TOTAL = 3998
 
 
-@pytest.fixture(autouse=True)
-def shop(settings: Settings) -> Iterator[None]:
-    for name, value in SETTINGS.items():
-        setattr(settings, name, value)
-    gateway.cache_clear()
-    yield
-    gateway.cache_clear()
-
-
-@pytest.fixture
-def bank() -> Iterator[PaperBank]:
-    factories.product(on_hand=1000)
-    yield PaperBank()
-    assert [str(d) for d in proving.differences()] == []
-
-
 def unknown(bank: PaperBank, amount: int = TOTAL) -> ReviewItem:
     load(bank.statement(Entry(amount, "Danke")))
     return ReviewItem.objects.get(reason="no_reference", state="open")
+
+
+def at_once(*acts: Callable[[], object]) -> list[object]:
+    """What each returns, or how it is refused, when they are done by several people at the same time."""
+    ready = threading.Barrier(len(acts))
+    told: list[object] = [None] * len(acts)
+
+    def run(n: int) -> None:
+        try:
+            ready.wait(10)
+            try:
+                told[n] = acts[n]()
+            except (ReviewRefused, RefundRefused) as refused:
+                told[n] = refused
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=run, args=[n]) for n in range(len(acts))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    return told
 
 
 # --- assign and split ------------------------------------------------------------------------------------
@@ -85,7 +97,7 @@ def test_what_the_order_does_not_need_stays_in_review(bank: PaperBank) -> None:
     order = waiting()
     found = unknown(bank, TOTAL + 500)
     done = reviewing.assign(found.pk, "grace", [Share(order.number)])
-    assert "5.00 EUR are left" in done.message
+    assert "€5.00 are left" in done.message
     assert (item().reason, item().amount) == ("too_much", 500)
     assert received(order) == TOTAL
 
@@ -128,8 +140,6 @@ def test_a_split_that_is_wrong_somewhere_moves_nothing(bank: PaperBank) -> None:
 def test_money_is_not_assigned_where_it_is_of_no_use(bank: PaperBank) -> None:
     paid, cancelled = waiting(), waiting()
     by_card = factories.place()
-    from payments.models import Payment
-
     Payment.objects.create(
         gateway="sandbox", merchant_reference=by_card.number, idempotency_key="k", amount=1, currency="EUR"
     )
@@ -146,8 +156,6 @@ def test_money_is_not_assigned_where_it_is_of_no_use(bank: PaperBank) -> None:
 
 
 def test_late_money_can_pay_the_order_that_was_started_again(bank: PaperBank) -> None:
-    from tests.payments.paper_bank import wait
-
     order = waiting()
     load(bank.statement(pays(order, 1000)))
     end(order, Status.CANCELLED)
@@ -182,7 +190,7 @@ def test_a_small_difference_is_accepted_and_what_came_is_captured(bank: PaperBan
 def test_a_larger_difference_needs_a_further_permission(bank: PaperBank) -> None:
     order = waiting()
     load(bank.statement(pays(order, TOTAL - 101)))
-    with pytest.raises(ReviewRefused, match=r"up to 1\.00 EUR"):
+    with pytest.raises(ReviewRefused, match=r"up to €1\.00"):
         reviewing.accept(item().pk, "grace", "bank charges")
     reviewing.accept(item().pk, "grace", "goodwill", beyond_limit=True)
     assert confirmations(order) == 1
@@ -275,7 +283,211 @@ def test_other_items_hold_no_money_to_move(bank: PaperBank) -> None:
     order = waiting()
     load(bank.statement(pays(order, 1000)))
     with pytest.raises(ReviewRefused, match="None of its money"):
-        reviewing.pay_back(item().pk, "grace", "why not")
+        reviewing.discard(item().pk, "grace", "why not")
+
+
+# --- back, of what has come for an order that waits ------------------------------------------------------
+
+
+def sent() -> list[tuple[int, str, str]]:
+    return list(OutgoingTransfer.objects.order_by("id").values_list("amount", "payee_iban", "requested_by"))
+
+
+def test_all_that_came_goes_back_and_the_order_waits_for_the_whole(bank: PaperBank) -> None:
+    order = waiting()
+    load(bank.statement(pays(order, 3000)))
+    found = item()
+    done = reviewing.pay_back(found.pk, "grace", "she pays by card", seen=3000)
+    assert "€30.00 are paid back" in done.message
+    assert "waits for €39.98 now" in done.message
+    totals = payment(order).totals()
+    assert (totals.received, totals.captured, totals.refunded, totals.status) == (0, 0, 0, "authorized")
+    assert sent() == [(3000, ADA, "grace")]
+    assert where() == {"refunded": 3000}
+    assert nothing_in_review()
+    found.refresh_from_db()
+    assert found.resolved_by == "grace"
+    assert "she pays by card" in found.resolution
+    taken_out = payment(order).events.get(type="receipt", amount=-3000)
+    assert (taken_out.actor, taken_out.detail) == ("grace", "she pays by card")
+    load(bank.statement(pays(order)))
+    assert (confirmations(order), received(order)) == (1, TOTAL)
+
+
+def test_a_part_of_what_came_goes_back_and_the_item_tells_what_is_missing_now(bank: PaperBank) -> None:
+    order = waiting()
+    load(bank.statement(pays(order, 3000)))
+    reviewing.pay_back(item().pk, "grace", "a part", amount=1000, seen=3000)
+    assert (item().reason, item().amount, received(order)) == ("too_little", 1998, 2000)
+    assert "€19.98 of the €39.98" in item().detail
+    assert "a part (grace)" in item().resolution
+    assert where() == {"matched": 2000, "refunded": 1000}
+    load(bank.statement(pays(order, 1998)))
+    assert confirmations(order) == 1
+    assert nothing_in_review()
+
+
+def test_each_part_goes_back_to_who_sent_it_the_newest_first(bank: PaperBank) -> None:
+    order = waiting()
+    load(bank.statement(pays(order, 1000)))
+    load(bank.statement(pays(order, 500, iban=BOB, name="Bob")))
+    reviewing.pay_back(item().pk, "grace", "back", amount=700)
+    assert sent() == [(500, BOB, "grace"), (200, ADA, "grace")]
+    assert where() == {"matched": 800, "refunded": 700}
+
+
+def test_what_is_left_when_the_order_ends_comes_into_review_and_goes_back_from_there(bank: PaperBank) -> None:
+    order = waiting()
+    load(bank.statement(pays(order, 3000)))
+    reviewing.pay_back(item().pk, "grace", "a part", amount=1000)
+    end(order, Status.CANCELLED)
+    assert (item().reason, item().amount, received(order)) == ("late", 2000, 0)
+    reviewing.pay_back(item().pk, "grace", "cancelled")
+    assert sent() == [(1000, ADA, "grace"), (2000, ADA, "grace")]
+    assert where() == {"refunded": 3000}
+
+
+def test_what_the_bank_took_back_is_not_paid_back_as_well(bank: PaperBank) -> None:
+    order = waiting()
+    load(bank.statement(pays(order, 1000, end_to_end_id="E1"), pays(order, 500, end_to_end_id="E2")))
+    load(bank.statement(Entry(-1000, is_reversal=True, end_to_end_id="E1")))
+    short = ReviewItem.objects.get(reason="too_little", state="open")
+    assert (short.amount, reviewing.to_pay_back(short)) == (3498, Money(500, "EUR"))
+    assert "€34.98 of the €39.98" in short.detail
+    reviewing.pay_back(short.pk, "grace", "enough")
+    assert sent() == [(500, ADA, "grace")]
+    assert received(order) == 0
+
+
+def test_when_the_bank_takes_all_of_it_back_nothing_is_left_to_decide(bank: PaperBank) -> None:
+    order = waiting()
+    load(bank.statement(pays(order, 1000, end_to_end_id="E1")))
+    load(bank.statement(Entry(-1000, is_reversal=True, end_to_end_id="E1")))
+    assert item().reason == "chargeback"
+    assert ReviewItem.objects.get(reason="too_little").resolution == "The bank took €10.00 back."
+
+
+def test_money_that_is_needed_or_gone_does_not_go_back(bank: PaperBank) -> None:
+    paid, cancelled, empty, shipped = waiting(), waiting(), waiting(), waiting()
+    load(bank.statement(pays(paid), pays(cancelled, 1000), pays(shipped)))
+    short = item()
+    end(cancelled, Status.CANCELLED)
+    capture_payment(StepRef(shipped.number, 1, "payment_captured"))
+    for order, complaint in [
+        (paid, "captured next"),
+        (cancelled, "has ended"),
+        (empty, "No money is there"),
+        (shipped, "refund it"),
+    ]:
+        with pytest.raises(RefundRefused, match=complaint):
+            paying_back.pay_back(payment(order).pk, "grace", "x")
+    assert reviewing.pay_back(short.pk, "grace", "x").repeated
+    assert not OutgoingTransfer.objects.exists()
+
+
+def test_more_than_came_or_a_stale_page_moves_nothing(bank: PaperBank) -> None:
+    order = waiting()
+    load(bank.statement(pays(order, 1000)))
+    pk = item().pk
+    for amount in (1001, 0, -5):
+        with pytest.raises(ReviewRefused, match=r"not within the €10\.00 that have come"):
+            reviewing.pay_back(pk, "grace", "x", amount=amount)
+    reviewing.pay_back(pk, "grace", "x", amount=400, seen=1000)
+    with pytest.raises(ReviewRefused, match=r"in the meantime: €6\.00 can be paid back now"):
+        reviewing.pay_back(pk, "alan", "x", amount=400, seen=1000)
+    assert sent() == [(400, ADA, "grace")]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("where_from", ["review list", "payment's page"])
+def test_the_rest_comes_while_what_came_is_paid_back(bank: PaperBank, where_from: str) -> None:
+    order = waiting()
+    load(bank.statement(pays(order, 3000)))
+    pk, payment_pk, rest = item().pk, payment(order).pk, bank.statement(pays(order, 998))
+
+    def pay_back() -> object:
+        if where_from == "review list":
+            return reviewing.pay_back(pk, "grace", "enough", seen=3000)
+        return paying_back.pay_back(payment_pk, "grace", "enough", seen=3000)
+
+    told, _report = at_once(pay_back, lambda: load(rest))
+    assert told is not None
+    if OutgoingTransfer.objects.exists():
+        assert (received(order), confirmations(order), where()) == (
+            998,
+            0,
+            {"matched": 998, "refunded": 3000},
+        )
+        assert (item().reason, item().amount) == ("too_little", 3000)
+    else:
+        assert (received(order), confirmations(order), where()) == (TOTAL, 1, {"matched": TOTAL})
+        assert nothing_in_review()
+
+
+# --- where to --------------------------------------------------------------------------------------------
+
+
+def refund_mail(order: Order) -> str:
+    return Mail.objects.get(saga__order=order, kind="refunded").text
+
+
+def test_a_cleared_account_is_asked_for_and_never_guessed(bank: PaperBank) -> None:
+    order, excess = waiting(), waiting()
+    load(bank.statement(pays(order, 3000), pays(excess, TOTAL + 200)))
+    for reason in ("too_little", "too_much"):
+        found = ReviewItem.objects.get(reason=reason, state="open")
+        done = reviewing.pay_back(found.pk, "grace", "x", name="Ada", iban=" ")
+        assert "account is missing" in done.message
+    assert [transfer.state for transfer in OutgoingTransfer.objects.all()] == ["needs_account"] * 2
+    assert [iban for _amount, iban, _actor in sent()] == ["", ""]
+    for asked, amount in ((order, "€30.00"), (excess, "€2.00")):
+        assert amount in refund_mail(asked)
+        assert "reply to this mail with the IBAN" in refund_mail(asked)
+
+
+def test_a_known_account_is_not_asked_for(bank: PaperBank) -> None:
+    order = waiting()
+    load(bank.statement(pays(order, TOTAL + 200)))
+    reviewing.pay_back(item().pk, "grace", "too much")
+    assert "we are returning €2.00" in refund_mail(order)
+    assert "IBAN" not in refund_mail(order)
+    assert OutboxMessage.objects.filter(name="OrderMailWorkflow").count() == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "iban", "field"),
+    [("", BOB, "name"), ("Bob", "DE00", "iban"), ("Bob", IBAN, "iban")],
+    ids=["nobody's", "no IBAN", "our own"],
+)
+def test_a_wrong_account_is_said_beside_its_field(bank: PaperBank, name: str, iban: str, field: str) -> None:
+    found = unknown(bank, 500)
+    with pytest.raises(ReviewRefused) as refused:
+        reviewing.pay_back(found.pk, "grace", "x", name=name, iban=iban)
+    assert refused.value.field == field
+    assert where() == {"review": 500}
+
+
+def test_the_transfer_of_a_refund_names_who_asked_for_it(bank: PaperBank) -> None:
+    order = waiting()
+    load(bank.statement(pays(order)))
+    capture_payment(StepRef(order.number, 1, "payment_captured"))
+    refunding.perform(refunding.refund(payment(order).pk, 500, "grace", "a dent", "f").key)
+    assert sent() == [(500, ADA, "grace")]
+
+
+def test_the_mail_about_a_refund_asks_for_an_account_that_is_missing(bank: PaperBank) -> None:
+    order = waiting()
+    load(bank.statement(pays(order, iban="", name="")))
+    capture_payment(StepRef(order.number, 1, "payment_captured"))
+    key = refunding.refund(payment(order).pk, 500, "grace", "a dent", "f").key
+    refunding.perform(key)
+    refunding.perform(key)
+    assert "€5.00" in refund_mail(order)
+    assert "reply to this mail with the IBAN" in refund_mail(order)
+    refund_payment(StepRef(order.number, 1, "payment_captured", rollback_run="r"))
+    undone = Mail.objects.get(kind="refunded", about="")
+    assert "€34.98" in undone.text
+    assert undone.subject == f"Where may we return your payment for order {order.number}?"
 
 
 # --- two people ------------------------------------------------------------------------------------------
@@ -299,7 +511,7 @@ def test_the_second_person_is_told_who_was_faster(bank: PaperBank) -> None:
 def test_a_stale_page_does_nothing(bank: PaperBank) -> None:
     found = unknown(bank, 1000)
     reviewing.pay_back(found.pk, "grace", "a part", amount=400, seen=1000)
-    with pytest.raises(ReviewRefused, match=r"in the meantime by grace: 6\.00 EUR are left"):
+    with pytest.raises(ReviewRefused, match=r"in the meantime by grace: €6\.00 are left"):
         reviewing.pay_back(found.pk, "alan", "all", seen=1000)
     assert where() == {"review": 600, "refunded": 400}
 
@@ -308,30 +520,17 @@ def test_a_stale_page_does_nothing(bank: PaperBank) -> None:
 def test_two_people_at_once_move_the_money_once(bank: PaperBank) -> None:
     order = waiting()
     pk = unknown(bank).pk
-    ready = threading.Barrier(4)
-    told: list[str] = []
-
-    def run(act: Callable[[], reviewing.Closed]) -> None:
-        try:
-            ready.wait(10)
-            try:
-                told.append("repeated" if act().repeated else "done")
-            except ReviewRefused:
-                told.append("refused")
-        finally:
-            connections.close_all()
-
     acts: list[Callable[[], reviewing.Closed]] = [
         lambda: reviewing.assign(pk, "a", [Share(order.number)], seen=TOTAL),
         lambda: reviewing.pay_back(pk, "b", "not ours", seen=TOTAL),
         lambda: reviewing.discard(pk, "c", "not ours", seen=TOTAL),
         lambda: reviewing.pay_back(pk, "d", "not ours", amount=TOTAL, seen=TOTAL),
     ]
-    threads = [threading.Thread(target=run, args=[act]) for act in acts]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
+    told = [
+        "refused" if isinstance(result, ReviewRefused) else "repeated" if result.repeated else "done"
+        for result in at_once(*acts)
+        if isinstance(result, (ReviewRefused, reviewing.Closed))
+    ]
     assert told.count("done") == 1
     assert len(told) == 4
     assert sum(where().values()) == TOTAL

@@ -31,8 +31,20 @@ from payments.services import reviewing, statement_files, transfers
 from payments.services.statement_files import import_next
 from shop.kernel.turns import turn
 from tests import factories
-from tests.payments.paper_bank import ADA, BOB, SETTINGS, Entry, PaperBank, load, payment, pays, waiting
-from tests.payments.test_matching import item, received, where
+from tests.payments.paper_bank import (
+    ADA,
+    BOB,
+    SETTINGS,
+    Entry,
+    PaperBank,
+    item,
+    load,
+    payment,
+    pays,
+    received,
+    waiting,
+    where,
+)
 
 pytestmark = pytest.mark.django_db
 
@@ -404,7 +416,8 @@ def test_an_item_offers_only_what_can_be_done_with_it(staff: Client, bank: Paper
     page = staff.get(reverse("admin:payments_reviewitem_change", args=[item().pk])).content.decode()
     assert "Accept as full payment" in page
     assert "Wait for the rest" in page
-    assert "Pay back" not in page
+    assert "Pay back" in page
+    assert "Assign" not in page
     assert "Discard" not in page
 
 
@@ -413,13 +426,9 @@ def test_an_item_offers_only_what_can_be_done_with_it(staff: Client, bank: Paper
 
 def test_from_the_review_list_to_the_bank(staff: Client, bank: PaperBank) -> None:
     load(bank.statement(Entry(500, "?"), Entry(700, "?", iban="", name="")))
-    for found in ReviewItem.objects.order_by("id"):
-        act(
-            staff,
-            found,
-            "pay-back",
-            {"amount": str(reviewing.money_of(found).decimal), "name": "", "iban": "", "reason": "x"},
-        )
+    for found, iban in zip(ReviewItem.objects.order_by("id"), (ADA, ""), strict=True):
+        amount = str(reviewing.money_of(found).decimal)
+        act(staff, found, "pay-back", {"amount": amount, "name": "Ada", "iban": iban, "reason": "x"})
     known, unknown = OutgoingTransfer.objects.order_by("id")
     account = reverse("admin:payments_outgoingtransfer_account", args=[unknown.pk])
     assert "is not an IBAN" in staff.post(account, {"name": "Bob", "iban": "DE00"}).content.decode()

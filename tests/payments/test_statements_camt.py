@@ -182,7 +182,7 @@ def test_a_batch_of_many_transactions_is_split_and_adds_up() -> None:
 
 def test_a_batch_with_money_both_ways_is_split_by_each_side() -> None:
     entry = Entry(amount="8.00", parts=[Part(amount="10.00"), Part(amount="2.00", side="DBIT")])
-    assert [str(each.signed) for each in transactions_of(camt([entry]))] == ["10.00 EUR", "-2.00 EUR"]
+    assert [str(each.signed) for each in transactions_of(camt([entry]))] == ["€10.00", "-€2.00"]
 
 
 def test_a_batch_without_details_is_one_transaction() -> None:
@@ -332,9 +332,7 @@ def test_an_overdrawn_account_adds_up() -> None:
 
 
 def test_a_balance_that_does_not_add_up_names_both_sums() -> None:
-    with pytest.raises(
-        StatementError, match=r"opening 100\.00 EUR and movements of 10\.00 EUR give 110\.00 EUR"
-    ) as e:
+    with pytest.raises(StatementError, match=r"opening €100\.00 and movements of €10\.00 give €110\.00") as e:
         statements(camt([Entry(amount="10.00")], closing="111.00"))
     assert e.value.position == "statement 2026-03-02/1"
 
@@ -352,7 +350,7 @@ def test_the_statements_before_a_wrong_one_have_been_given() -> None:
 def test_the_pages_of_a_statement_are_checked_by_their_interim_balances() -> None:
     first = statement([Entry(amount="10.00")]).replace("CLBD", "ITBD")
     last = statement([Entry(amount="10.00")], opening="110.00").replace("OPBD", "ITBD")
-    assert [str(each.closing) for each in statements(document([first, last]))] == ["110.00 EUR", "120.00 EUR"]
+    assert [str(each.closing) for each in statements(document([first, last]))] == ["€110.00", "€120.00"]
     with pytest.raises(StatementError, match="does not add up"):
         statements(document([first.replace("110.00", "110.01")]))
 
@@ -396,9 +394,9 @@ def test_a_german_notification_of_version_8() -> None:
     (notification,) = statements((SAMPLES / "camt054_v08.xml").read_bytes())
     assert (notification.kind, notification.opening, notification.closing) == ("camt.054.001.08", None, None)
     assert [(each.bank_reference, str(each.signed)) for each in notification.transactions] == [
-        ("2026030400017-001", "19.90 EUR"),
-        ("2026030400017-002", "49.90 EUR"),
-        ("2026030400017-003", "49.90 EUR"),
+        ("2026030400017-001", "€19.90"),
+        ("2026030400017-002", "€49.90"),
+        ("2026030400017-003", "€49.90"),
     ]
     one, two, three = (find(each.reference_texts) for each in notification.transactions)
     assert one.certain == {("ORD-100007", 1)}

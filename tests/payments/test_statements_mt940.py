@@ -27,7 +27,7 @@ def test_a_credit_with_all_its_fields() -> None:
     (statement,) = statements(text)
     assert (statement.kind, statement.statement_id, statement.sequence) == ("MT940", "STARTUMS", "00042/001")
     assert (statement.account, statement.account_iban) == ("12030000/0000202051", OUR_IBAN)
-    assert (str(statement.opening), str(statement.closing)) == ("100.00 EUR", "149.90 EUR")
+    assert (str(statement.opening), str(statement.closing)) == ("€100.00", "€149.90")
     (paid,) = statement.transactions
     assert (paid.money, paid.direction, paid.is_reversal) == (Money(4990, "EUR"), Direction.CREDIT, False)
     assert (paid.bank_reference, paid.position, paid.transaction_code) == ("2026030200001", "entry 1", "166")
@@ -132,18 +132,18 @@ def test_a_file_of_several_accounts_gives_a_statement_for_each() -> None:
         account="DE75512108001245126199",
     )
     one, two = statements(text)
-    assert (one.account_iban, str(one.closing)) == (OUR_IBAN, "149.90 EUR")
+    assert (one.account_iban, str(one.closing)) == (OUR_IBAN, "€149.90")
     assert (two.account_iban, str(two.opening), str(two.closing)) == (
         "DE75512108001245126199",
-        "-2.00 USD",
-        "-3.00 USD",
+        "-$2.00",
+        "-$3.00",
     )
 
 
 def test_a_booking_without_a_transaction_type_is_not_lost() -> None:
     # mt-940 lets the next booking overwrite it.
     text = mt940(":61:2603020302CR5,00", PAID, closing="C260302EUR154,90")
-    assert [str(each.money) for each in transactions_of(text)] == ["5.00 EUR", "49.90 EUR"]
+    assert [str(each.money) for each in transactions_of(text)] == ["€5.00", "€49.90"]
 
 
 def test_a_swift_envelope_and_unix_line_ends_are_no_obstacle() -> None:
@@ -211,7 +211,7 @@ def test_the_amounts_are_those_that_an_independent_reader_finds() -> None:
         (mt940(":61:2603020302CR1,2,3NMSC", closing="C1"), r"entry 1 \(line 5\): the amount '1,2,3' is not a number"),
         (mt940(":61:2613020302CR1,00NMSC", closing="C1"), r"entry 1 \(line 5\): '261302' is not a date"),
         (mt940(":61:nonsense", closing="C1"), r"entry 1 \(line 5\): the booking 'nonsense' cannot be read"),
-        (mt940(PAID, closing="C260302EUR149,91"), r"movements of 49.90 EUR give 149.90 EUR.* says 149.91 EUR"),
+        (mt940(PAID, closing="C260302EUR149,91"), r"movements of €49.90 give €149.90.* says €149.91"),
         (mt940(PAID, closing="C260302EUR149"), "is not a number|does not add up"),
         (mt940(PAID, closing="X"), r"line 6: 'X' is not a balance"),
         (mt940(PAID, closing="C260302QQQ1,00"), r"line 6: 'QQQ' is not a currency"),

@@ -587,7 +587,7 @@ def test_amounts_are_written_as_stripe_writes_them(
 
 @pytest.mark.parametrize("money", [Money(1255, "KWD"), Money(1255, "LYD")])
 def test_an_amount_too_fine_for_stripe_is_refused_with_a_sentence(stripe: StripeServer, money: Money) -> None:
-    with pytest.raises(GatewayRefused, match=r"with two decimals only, not 1\.255 [KL]"):
+    with pytest.raises(GatewayRefused, match=r"with two decimals only, not (KWD|LYD)1\.255"):
         opened(money)
     assert stripe.requests == []
 
