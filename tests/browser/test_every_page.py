@@ -15,7 +15,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 LISTS = (
     "orders/order", "orders/product", "orders/deadletter", "orders/mail", "orders/apikey",
-    "payments/payment", "payments/gatewaystate", "payments/reviewitem", "payments/webhookdelivery", "kernel/outboxmessage",
+    "payments/payment", "payments/gatewaystate", "payments/reviewitem",
+    "payments/webhookdelivery", "kernel/outboxmessage",
     "auth/user", "auth/group",
 )  # fmt: skip
 FORMS = ("orders/order/add", "orders/product/add", "orders/apikey/add")
