@@ -13,8 +13,8 @@ from django.utils import timezone
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
-from orders.models import Product, Reservation, Saga
-from orders.services.lifecycle import roll_back_orphan
+from orders.models import Order, Product, Reservation, Saga
+from orders.services.lifecycle import is_being_taken, roll_back_orphan
 from payments.models import WebhookDelivery
 from payments.services import proving
 from shop.kernel.models import OutboxMessage
@@ -44,6 +44,7 @@ def differences(client: Client) -> Iterator[Difference]:
     yield from _money()
     yield from _bank()
     yield from _webhooks()
+    yield from _half_taken()
     yield from _sagas(client)
 
 
@@ -114,14 +115,29 @@ def _webhooks() -> Iterator[Difference]:
         )
 
 
+def _half_taken() -> Iterator[Difference]:
+    """Bulk orders without a payment; for a while that is only an import that is under way."""
+    for saga in Saga.objects.filter(
+        order__way=Order.Way.BULK,
+        status__in=(Saga.Status.PENDING, Saga.Status.RUNNING),
+        order__status=Order.Status.PLACED,
+        created_at__lt=timezone.now() - timedelta(hours=1),
+    ).select_related("order"):
+        sentence = "Its import stopped before its payment was open: import its file again"
+        yield Difference(saga.order.number, sentence, (saga.pk, "half-taken"))
+
+
 def _sagas(client: Client) -> Iterator[Difference]:
-    """Sagas that run here and are gone there. One whose start is still in the outbox is not missed yet."""
+    """Sagas that run here and are gone there. One whose start is still in the outbox is not missed yet.
+
+    A bulk order has a workflow only while it is fulfilled or rolled back.
+    """
     queued = OutboxMessage.objects.filter(state=OutboxMessage.State.QUEUED, kind=OutboxMessage.Kind.START)
     waiting = set(queued.values_list("workflow_id", flat=True))
     open_sagas = [
         saga
         for saga in Saga.objects.exclude(status__in=Saga.FINAL).select_related("order")
-        if saga.order.workflow_id not in waiting
+        if saga.order.workflow_id not in waiting and not _needs_no_workflow(saga)
     ]
     with asyncio.Runner() as runner:
         for start in range(0, len(open_sagas), AT_A_TIME):
@@ -133,6 +149,10 @@ def _sagas(client: Client) -> Iterator[Difference]:
                     yield Difference(
                         saga.order.number, f"Its workflow in Temporal {state} in the middle", (saga.pk, run)
                     )
+
+
+def _needs_no_workflow(saga: Saga) -> bool:
+    return saga.order.in_bulk and (saga.status == Saga.Status.WAITING or is_being_taken(saga))
 
 
 async def _describe(client: Client, workflow_ids: list[str]) -> list[tuple[str, str]]:

@@ -9,10 +9,13 @@ from typing import Any
 
 from django.conf import settings
 from django.db.migrations.recorder import MigrationRecorder
+from django.db.models import Q
 from django.utils import timezone
 
-from payments import models as payment_models
+from payments.models import BatchRun
 from shop.kernel.durations import in_words
+
+BULK = "bulk-fulfillment"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,19 +70,27 @@ def ours() -> list[Schedule]:
             every=settings.PAYMENT_CHECK_INTERVAL,
             cron=settings.PAYMENT_CHECK_CRON,
             runs="payments_batchrun",
-            last_run=_last_payment_batch,
+            last_run=lambda: _last_batch(~Q(workflow_id__startswith=f"payment-batch-{BULK}")),
+        ),
+        Schedule(
+            id="hourly-bulk-fulfillment",
+            does="Checks the payments, and has orders that were taken in bulk fulfilled when they are paid, or rolled "
+            "back when their deadline has passed.",
+            workflow="HybridPaymentCheckWorkflow",
+            queue="orders",
+            argument={"gateways": []},
+            workflow_id=BULK,
+            every=settings.PAYMENT_CHECK_INTERVAL,
+            cron=settings.PAYMENT_CHECK_CRON,
+            # It begins with a batch check of its own.
+            last_run=lambda: _last_batch(Q(workflow_id__startswith=f"payment-batch-{BULK}")),
         ),
     ]
 
 
-def _last_payment_batch() -> datetime | None:
-    runs = getattr(payment_models, "BatchRun", None)
-    if runs is None:
-        return None
-    began: datetime | None = (
-        runs._default_manager.order_by("-id").values_list("started_at", flat=True).first()
-    )
-    return began
+def _last_batch(which: Q) -> datetime | None:
+    runs = BatchRun.objects.filter(which).order_by("-id")
+    return runs.values_list("started_at", flat=True).first()
 
 
 def is_late(schedule: Schedule) -> bool:
