@@ -22,6 +22,8 @@ with workflow.unsafe.imports_passed_through():
     from payments.workflows.batch import BatchPaymentCheckWorkflow
     from shop.kernel.search_attributes import ORDER_NUMBER, SAGA_STAGE
 
+# What the ids of its batch checks begin with.
+CHECK_ID = "payment-batch-hybrid-"
 # A page is a hundred children at most, each some five events: so the history stays short.
 PAGES_PER_RUN = 2
 PAGE = timedelta(seconds=30)
@@ -97,10 +99,10 @@ class HybridPaymentCheckWorkflow:
             await workflow.execute_child_workflow(
                 BatchPaymentCheckWorkflow.run,
                 checks.BatchCheckInput(self._check.gateways),
-                id=f"payment-batch-{workflow.info().workflow_id}",
+                id=f"{CHECK_ID}{workflow.uuid4()}",
                 task_queue=checks.TASK_QUEUE,
             )
-        except (ChildWorkflowError, WorkflowAlreadyStartedError) as error:
+        except ChildWorkflowError as error:
             if is_cancelled_exception(error):
                 raise
             # What is in the books already, from webhooks and bank statements, is reason enough to go on.

@@ -12,10 +12,9 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.db.models import Q
 from django.utils import timezone
 
+from orders.workflows.hybrid import CHECK_ID
 from payments.models import BatchRun
 from shop.kernel.durations import in_words
-
-BULK = "bulk-fulfillment"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,7 @@ def ours() -> list[Schedule]:
             every=settings.PAYMENT_CHECK_INTERVAL,
             cron=settings.PAYMENT_CHECK_CRON,
             runs="payments_batchrun",
-            last_run=lambda: _last_batch(~Q(workflow_id__startswith=f"payment-batch-{BULK}")),
+            last_run=lambda: _last_batch(~Q(workflow_id__startswith=CHECK_ID)),
         ),
         Schedule(
             id="hourly-bulk-fulfillment",
@@ -79,11 +78,11 @@ def ours() -> list[Schedule]:
             workflow="HybridPaymentCheckWorkflow",
             queue="orders",
             argument={"gateways": []},
-            workflow_id=BULK,
+            workflow_id="bulk-fulfillment",
             every=settings.PAYMENT_CHECK_INTERVAL,
             cron=settings.PAYMENT_CHECK_CRON,
             # It begins with a batch check of its own.
-            last_run=lambda: _last_batch(Q(workflow_id__startswith=f"payment-batch-{BULK}")),
+            last_run=lambda: _last_batch(Q(workflow_id__startswith=CHECK_ID)),
         ),
     ]
 

@@ -10,7 +10,10 @@ from typing import Any
 from django.core.management import call_command
 
 from orders.models import Order
+from orders.services.intake import take
 from orders.workflows.hybrid import HybridInput
+from tests import factories
+from tests.orders.engine import Engine
 from tests.orders.practice_shop import PracticeShop
 
 _numbers = itertools.count(1)
@@ -28,6 +31,24 @@ def line(key: str = "", **changes: Any) -> dict[str, Any]:
         "lines": [{"sku": "TEA", "quantity": 2}],
         **changes,
     }
+
+
+def taken(**changes: Any) -> Order:
+    """One order of TEA in bulk, not from a file."""
+    key = f"old-shop-{next(_numbers)}"
+    take(factories.draft(carrier="practice", **changes), "test", idempotency_key=key, body_digest=key)
+    return Order.objects.get(api_idempotency_key=key)
+
+
+def start_check(engine: Engine) -> str:
+    """Start the hybrid check; the id of its workflow."""
+    workflow_id = f"bulk-fulfillment-{next(_numbers)}"
+    engine.wait(
+        engine.client.start_workflow(
+            "HybridPaymentCheckWorkflow", HybridInput(), id=workflow_id, task_queue="orders"
+        )
+    )
+    return workflow_id
 
 
 class BulkShop(PracticeShop):
@@ -48,14 +69,7 @@ class BulkShop(PracticeShop):
         return Order.objects.latest("id")
 
     def start_check(self) -> str:
-        """Start the hybrid check; the id of its workflow."""
-        workflow_id = f"bulk-fulfillment-{next(_numbers)}"
-        self.engine.wait(
-            self.engine.client.start_workflow(
-                "HybridPaymentCheckWorkflow", HybridInput(), id=workflow_id, task_queue="orders"
-            )
-        )
-        return workflow_id
+        return start_check(self.engine)
 
     def check(self, *, skip: bool = False) -> dict[str, Any]:
         """What a hybrid check finds and does, without the zeros; then the outbox is emptied."""
