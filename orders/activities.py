@@ -16,14 +16,18 @@ from temporalio.exceptions import ApplicationError
 
 from orders.carriers.base import CarrierMisconfigured, CarrierRefused
 from orders.models import Saga, SagaStep
-from orders.services import authorizations, ending, mails, steps
+from orders.services import authorizations, ending, fulfilling, mails, steps
 from orders.services.audit import Done, StepRef, StepRefused, once_with_call, write_failure
 from orders.workflows.types import (
     Alert,
+    BulkPage,
     FailedUndo,
+    FulfillmentStart,
     HoldResult,
     Lapse,
     MailInput,
+    OverdueOrders,
+    PaidOrders,
     RetryInput,
     RollbackStart,
     SagaEnd,
@@ -188,6 +192,26 @@ def resolve_dead_letter(retry: RetryInput) -> list[str]:
 
 
 @orm_activity
+def begin_fulfillment(start: FulfillmentStart) -> SagaResult | None:
+    return fulfilling.begin(start)
+
+
+@orm_activity
+def get_paid_bulk_orders(page: BulkPage) -> PaidOrders:
+    return fulfilling.paid_page(page.after)
+
+
+@orm_activity
+def give_up_overdue_bulk_orders(page: BulkPage) -> OverdueOrders:
+    return fulfilling.overdue_page(page.after)
+
+
+@orm_activity
+def count_pending_bulk_orders() -> int:
+    return fulfilling.pending()
+
+
+@orm_activity
 def send_alert_to_ops(alert: Alert) -> None:
     """By mail. It may come twice (the engine retries); the Message-ID lets a mailbox drop the second."""
     url = f"{settings.SITE_URL}/admin/orders/order/?q={alert.order_number}"
@@ -217,5 +241,9 @@ ALL: list[Callable[..., Any]] = [
     finish_saga,
     write_to_dlq,
     resolve_dead_letter,
+    begin_fulfillment,
+    get_paid_bulk_orders,
+    give_up_overdue_bulk_orders,
+    count_pending_bulk_orders,
     send_alert_to_ops,
 ]

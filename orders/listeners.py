@@ -15,7 +15,7 @@ from django.dispatch import receiver
 
 from orders.models import Mail, Order, OrderEvent, Saga
 from orders.services import lifecycle, mails
-from orders.workflows.types import TASK_QUEUE, AuthorizationLasts, MailInput, PaymentFailed
+from orders.workflows.types import AuthorizationLasts, PaymentFailed
 from payments.gateways import gateway
 from payments.ledger import Totals
 from payments.models import Payment, ReviewItem
@@ -51,9 +51,10 @@ def confirm_all_that_are_paid(received: Sequence[tuple[Payment, Totals]], **_: A
         payment.pk: (payment, totals.received) for payment, totals in received if payment.missing(totals) <= 0
     }
     sagas = Saga.objects.filter(payment_id__in=any_key(complete)).exclude(status__in=Saga.FINAL)
+    found = sagas.values_list("pk", "order__number", "order__way", "attempt", "payment_id")
     lifecycle.queue_confirmations(
-        (number, attempt, *complete[payment_pk])
-        for number, attempt, payment_pk in sagas.values_list("order__number", "attempt", "payment_id")
+        lifecycle.Paid(pk, number, way, attempt, *complete[payment_pk])
+        for pk, number, way, attempt, payment_pk in found
         if payment_pk is not None
     )
 
@@ -119,17 +120,7 @@ def mail_refund(payment: Payment, money: Money, about: str, needs_account: bool,
     saga = _sagas_of([payment]).get(payment.pk)
     if saga is None:
         return
-    mails.write(saga, Mail.Kind.REFUNDED, about, refunded=money, needs_account=needs_account)
-    workflow_id = f"order-mail-{saga.order.number}-{about}"
-    outbox.start_workflow(
-        workflow_id,
-        workflow_id,
-        "OrderMailWorkflow",
-        MailInput(saga.order.number, saga.attempt, Mail.Kind.REFUNDED, about),
-        task_queue=TASK_QUEUE,
-        summary=f"{saga.order.number}: refund mail",
-        order_number=saga.order.number,
-    )
+    mails.queue(saga, Mail.Kind.REFUNDED, about, refunded=money, needs_account=needs_account)
 
 
 @receiver(payments_failed)
@@ -140,7 +131,13 @@ def tell_sagas_that_payments_failed(failed: Sequence[tuple[Payment, str]], **_: 
         for payment, detail in failed
         if payment.pk in sagas and not _is_over(sagas[payment.pk])
     ]
-    outbox.signal_workflows([_payment_failed(saga, detail) for saga, detail in waiting])
+    outbox.signal_workflows(
+        [_payment_failed(saga, detail) for saga, detail in waiting if not saga.order.in_bulk]
+    )
+    for saga, detail in waiting:
+        # One that is being fulfilled finds out for itself.
+        if saga.order.in_bulk and _waits(saga):
+            lifecycle.roll_back(saga, "payment-failed", detail)
 
 
 def _is_over(saga: Saga) -> bool:
@@ -157,7 +154,11 @@ def _payment_failed(saga: Saga, detail: str) -> tuple[str, str, str, PaymentFail
 def tell_sagas_how_long_authorizations_last(payments: Sequence[Payment], **_: Any) -> None:
     """Only while they wait: they have the first news from their own call, and need none when the money is there."""
     sagas = _sagas_of(payments)
-    waiting = [payment for payment in payments if _waits(sagas.get(payment.pk))]
+    waiting = [
+        payment
+        for payment in payments
+        if (saga := sagas.get(payment.pk)) and _waits(saga) and not saga.order.in_bulk
+    ]
     totals = totals_of(waiting)
     outbox.signal_workflows(
         [
@@ -168,8 +169,8 @@ def tell_sagas_how_long_authorizations_last(payments: Sequence[Payment], **_: An
     )
 
 
-def _waits(saga: Saga | None) -> bool:
-    return saga is not None and saga.status == Saga.Status.WAITING
+def _waits(saga: Saga) -> bool:
+    return saga.status == Saga.Status.WAITING
 
 
 def _authorization_lasts(saga: Saga, until: datetime) -> tuple[str, str, str, AuthorizationLasts]:
@@ -185,7 +186,7 @@ OUTDATED_BY_THE_END = ("authorization_lasts", "payment_failed")
 @receiver(outbox.message_undeliverable)
 def review_undeliverable(message: OutboxMessage, **_: Any) -> None:
     """The workflow is gone. If its saga had not ended, it died: roll back. Either way a person is told."""
-    number = message.workflow_id.removeprefix("order-saga-")
+    number = Order.number_in(message.workflow_id)
     saga = (
         Saga.objects.filter(order__number=number, attempt=message.payload.get("attempt", 0))
         .select_related("order", "payment")

@@ -30,6 +30,8 @@ from temporalio.worker import Worker
 
 from orders import activities
 from orders.workflows.compensation_retry import CompensationRetryWorkflow
+from orders.workflows.fulfillment import OrderFulfillmentWorkflow
+from orders.workflows.hybrid import HybridPaymentCheckWorkflow
 from orders.workflows.mail import OrderMailWorkflow
 from orders.workflows.saga import OrderSagaWorkflow
 from payments import activities as payment_activities
@@ -46,7 +48,13 @@ from shop.schedules.syncing import sync_in_the_end
 log = logging.getLogger("shop.worker")
 
 WORKFLOWS: dict[str, list[type]] = {
-    "orders": [OrderSagaWorkflow, CompensationRetryWorkflow, OrderMailWorkflow],
+    "orders": [
+        OrderSagaWorkflow,
+        OrderFulfillmentWorkflow,
+        HybridPaymentCheckWorkflow,
+        CompensationRetryWorkflow,
+        OrderMailWorkflow,
+    ],
     "payment-checks": [
         BatchPaymentCheckWorkflow,
         OrderPaymentMonitorWorkflow,

@@ -14,6 +14,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from django_htmx.http import HttpResponseClientRefresh
@@ -51,6 +52,7 @@ class OrderAdmin(ActingAdmin, FastListAdmin):
     )
     list_filter = (
         "status",
+        "way",
         listing.PaymentMethodFilter,
         listing.DeadlineFilter,
         listing.AuthorizationFilter,
@@ -69,7 +71,8 @@ class OrderAdmin(ActingAdmin, FastListAdmin):
 
     @admin.display(description=_("status"))
     def state(self, order: Order) -> SafeString:
-        return label(order.status, order.get_status_display())
+        shown = label(order.status, order.get_status_display())
+        return format_html("{} {}", shown, _("in bulk")) if order.in_bulk else shown
 
     @admin.display(description=_("total"))
     def total_shown(self, order: Order) -> str:

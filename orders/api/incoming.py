@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from orders.models import Order, Product
 from orders.services import placing
+from payments.models import Payment
 
 MAX_NOTES = 10_000
 
@@ -116,3 +117,10 @@ class NewOrder(_Strict):
         """Tells a repetition from another order: the same for the same JSON, however it is written down."""
         body = self.model_dump(exclude_unset=True)
         return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+class BulkOrder(NewOrder):
+    """A line of a file with orders. `payment_reference` is that of a payment that is open at the provider already."""
+
+    idempotency_key: Annotated[Line, Field(min_length=1, max_length=_room(Order, "api_idempotency_key"))]
+    payment_reference: Annotated[Line, Field(max_length=_room(Payment, "reference"))] = ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -28,6 +28,7 @@ log = logging.getLogger("django.request")
 
 # What pydantic finds, in sentences; `{}` is the limit. Anything else is said in pydantic's own words.
 _SENTENCES = {
+    "json_invalid": "This is not JSON: {error}.",
     "missing": "This is needed.",
     "extra_forbidden": "There is no such field.",
     "int_type": "This must be an integer.",
@@ -141,8 +142,11 @@ def _invalid(request: HttpRequest, error: ValidationError) -> HttpResponse:
 def _field_error(error: dict[str, Any]) -> FieldError:
     """One of pydantic's errors. Its `loc` is where the value came from, for a body the parameter, and the path."""
     source, *path = error["loc"]
-    if source == "body":
-        path = path[1:]
+    return field_error(error, path[1:] if source == "body" else path)
+
+
+def field_error(error: Mapping[str, Any], path: Iterable[str | int]) -> FieldError:
+    """One of pydantic's errors in a sentence, and where it is."""
     sentence = _SENTENCES.get(error["type"])
     message = sentence.format(**error.get("ctx", {})) if sentence else f"{error['msg'].rstrip('.')}."
     return FieldError(".".join(map(str, path))[:MAX_FIELD], message)

@@ -3,7 +3,7 @@ from orders.models.catalogue import Product
 from orders.models.event import OrderEvent
 from orders.models.mail import Mail
 from orders.models.order import Order, OrderLine
-from orders.models.saga import DeadLetter, Saga, SagaStep
+from orders.models.saga import DeadLetter, PaidInBulk, Saga, SagaStep
 from orders.models.shipment import Shipment
 from orders.models.stock import Reservation
 
@@ -14,6 +14,7 @@ __all__ = [
     "Order",
     "OrderEvent",
     "OrderLine",
+    "PaidInBulk",
     "Product",
     "Reservation",
     "Saga",

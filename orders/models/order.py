@@ -1,12 +1,13 @@
-"""An order: who, what, where to, and how it is paid. What happens to it is its saga's matter."""
+"""An order: who, what, where to, how it is paid, and which way it goes. What happens to it is its saga's matter."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 from typing import TYPE_CHECKING, ClassVar
 
+import pgtrigger
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 from django.utils.translation import gettext_lazy as _
 
 from shop.kernel.money import Money
@@ -28,7 +29,17 @@ class Order(models.Model):
         CANCELLED = "cancelled", _("cancelled")
         COMPENSATION_FAILED = "compensation_failed", _("rollback failed")
 
+    class Way(models.TextChoices):
+        """Who carries the order to its end: a workflow from the start, or the hybrid check once it is paid."""
+
+        SAGA = "saga", _("own saga")
+        BULK = "bulk", _("taken in bulk")
+
+    # What comes before the number in the ids of their workflows.
+    WORKFLOW_PREFIX: ClassVar = {Way.SAGA: "order-saga-", Way.BULK: "fulfillment-"}
+
     number = models.CharField(_("number"), max_length=20, unique=True, editable=False)
+    way = models.CharField(_("way"), max_length=10, choices=Way, default=Way.SAGA, editable=False)
     status = models.CharField(
         _("status"), max_length=20, choices=Status, default=Status.PLACED, editable=False
     )
@@ -72,24 +83,44 @@ class Order(models.Model):
         indexes: ClassVar = [
             models.Index(fields=["status", "-id"], name="order_by_status"),
             models.Index(fields=["customer_email"], name="order_by_email"),
+            models.Index(F("id").desc(), condition=Q(way="bulk"), name="order_in_bulk"),
         ]
         constraints: ClassVar = [
+            models.CheckConstraint(condition=Q(way__in=["saga", "bulk"]), name="order_goes_one_of_two_ways"),
             models.CheckConstraint(
                 condition=Q(total__gte=0, shipping_cost__gte=0, discount__gte=0),
                 name="order_amounts_not_negative",
             ),
         ]
+        triggers: ClassVar = [pgtrigger.ReadOnly(name="way_is_fixed", fields=["way"])]
 
     def __str__(self) -> str:
         return self.number
+
+    @classmethod
+    def workflow_id_of(cls, way: str, number: str) -> str:
+        """The id of the workflow that carries an order of this way, the same for every attempt."""
+        return f"{cls.WORKFLOW_PREFIX[cls.Way(way)]}{number}"
+
+    @classmethod
+    def number_in(cls, workflow_id: str) -> str:
+        """The number of the order whose `workflow_id` this is; empty if it is that of another workflow."""
+        for prefix in cls.WORKFLOW_PREFIX.values():
+            if workflow_id.startswith(prefix):
+                return workflow_id.removeprefix(prefix)
+        return ""
 
     @property
     def total_money(self) -> Money:
         return Money(self.total, self.currency)
 
     @property
+    def in_bulk(self) -> bool:
+        return self.way == self.Way.BULK
+
+    @property
     def workflow_id(self) -> str:
-        return saga_workflow_id(self.number)
+        return self.workflow_id_of(self.way, self.number)
 
     @property
     def saga(self) -> Saga | None:
@@ -131,8 +162,3 @@ class OrderLine(models.Model):
     @property
     def amount(self) -> int:
         return self.quantity * self.unit_price
-
-
-def saga_workflow_id(order_number: str) -> str:
-    """The id of the workflow of an order's saga, the same for every attempt."""
-    return f"order-saga-{order_number}"

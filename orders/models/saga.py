@@ -50,6 +50,9 @@ class Saga(models.Model):
                 name="one_open_saga_per_order",
             ),
         ]
+        indexes: ClassVar = [
+            models.Index(fields=["deadline"], condition=Q(status="waiting"), name="saga_waiting_by_deadline"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.order_id}/{self.attempt}"
@@ -67,6 +70,25 @@ class Saga(models.Model):
     def key(self, step: str) -> str:
         """The idempotency key of a step: the same for every retry, replay and worker of this attempt."""
         return f"{self.order.number}/{self.attempt}/{step}"
+
+
+class PaidInBulk(models.Model):
+    """The saga of a bulk order whose money is complete, and which nobody has begun to fulfil.
+
+    Written with the money; gone when somebody begins. The hybrid check reads these and not all that wait, so
+    its cost does not grow with them. No decision is taken by it: that is for the books, under the order's lock.
+    """
+
+    # A key to the saga, not the order: whoever holds an order's lock may want the payment's next.
+    saga = models.OneToOneField(Saga, models.PROTECT, primary_key=True, related_name="paid_in_bulk")
+
+    class Meta:
+        verbose_name = _("paid bulk order")
+        verbose_name_plural = _("paid bulk orders")
+        default_permissions = ()  # nobody sees it
+
+    def __str__(self) -> str:
+        return str(self.saga)
 
 
 class SagaStep(models.Model):

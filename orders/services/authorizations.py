@@ -68,7 +68,8 @@ def last_moment(saga: Saga) -> datetime | None:
     payment = saga.payment
     if payment is None or payment.authorized_until is None:
         return None
-    renewable = gateway(payment.gateway).capabilities.renewal
+    # Nobody renews that of a bulk order, which has no workflow.
+    renewable = gateway(payment.gateway).capabilities.renewal and not saga.order.in_bulk
     if renewable and not lapse_noted(saga, payment.authorized_until):
         return None
     return payment.authorized_until

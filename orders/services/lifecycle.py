@@ -15,8 +15,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from orders.carriers import carrier
-from orders.models import Order, OrderEvent, Saga, Shipment
-from orders.models.order import saga_workflow_id
+from orders.models import Order, OrderEvent, PaidInBulk, Saga, Shipment
 from orders.services import authorizations
 from orders.services.audit import lock_saga
 from orders.services.status import move_order
@@ -52,6 +51,8 @@ class Acted:
 def why_not_start(order: Order, saga: Saga | None) -> str:
     if saga is None:
         return "" if order.status == Order.Status.PLACED else "The order is cancelled."
+    if saga.status == S.CANCELLED and order.in_bulk:
+        return "It was taken in bulk, and is not started again: take the order anew."
     if saga.status == S.CANCELLED:
         return ""
     if saga.status == S.COMPLETED:
@@ -107,6 +108,16 @@ def cancel_asked_for(saga: Saga) -> bool:
     return saga.order.events.filter(kind=Kind.CANCEL, data__attempt=saga.attempt).exists()
 
 
+def is_being_taken(saga: Saga) -> bool:
+    """Whether a bulk order has no payment yet: its import is under way, or stopped half-way."""
+    return saga.status in (S.PENDING, S.RUNNING) and saga.order.status == Order.Status.PLACED
+
+
+def is_being_fulfilled(saga: Saga) -> bool:
+    """Whether a bulk order's workflow is under way."""
+    return saga.status == S.RUNNING and not is_being_taken(saga)
+
+
 def latest_deadline(order: Order, saga: Saga) -> datetime:
     """How far the deadline may be moved: `MAX_EXTENSION`, and not beyond an authorization that ends for good."""
     latest = saga.created_at + order.payment_window + MAX_EXTENSION
@@ -153,9 +164,15 @@ def cancel(order_number: str, actor: str, reason: str, *, attempt: int | None = 
     _check(why_not_cancel(order, saga))
     assert saga is not None
     message_id = f"{order.workflow_id}/{saga.attempt}/cancel"
-    message = outbox.signal_workflow(
-        message_id, order.workflow_id, "cancel_order", CancelOrder(message_id, saga.attempt, reason, actor)
-    )
+    if order.in_bulk and not is_being_fulfilled(saga):
+        message = roll_back(saga, "cancel", reason)
+    else:
+        message = outbox.signal_workflow(
+            message_id,
+            order.workflow_id,
+            "cancel_order",
+            CancelOrder(message_id, saga.attempt, reason, actor),
+        )
     _event(order, Kind.CANCEL, actor, reason, message, attempt=saga.attempt)
     return Acted("The cancellation is on its way.")
 
@@ -211,8 +228,12 @@ def confirm_payment(
     )
     if not recorded:
         raise ActionRefused("This receipt was booked for an earlier attempt at the order; see its payment.")
-    totals = saga.payment.totals()
-    message = outbox.find(confirm_message_id(order.workflow_id, saga.attempt))
+    missing = Money(saga.payment.missing(saga.payment.totals()), order.currency)
+    confirmation = confirm_message_id(order.workflow_id, saga.attempt)
+    if order.in_bulk:  # now, and not with the next hybrid check: somebody is looking
+        message = None if missing.amount > 0 else _queue_start(saga, confirmation)
+    else:
+        message = outbox.find(confirmation)
     _event(
         order,
         Kind.CONFIRM,
@@ -225,7 +246,6 @@ def confirm_payment(
         received_on=received_on.isoformat(),
         bank_reference=bank_reference.strip(),
     )
-    missing = Money(saga.payment.missing(totals), order.currency)
     if missing.amount > 0:
         return Acted(f"Written down. {missing.format()} are still missing; the order goes on waiting.")
     return Acted("The payment is confirmed; the order is captured and shipped next.")
@@ -255,12 +275,14 @@ def extend_deadline(
     before, saga.deadline = saga.deadline, deadline
     saga.save(update_fields=["deadline"])
     message_id = f"{order.workflow_id}/{saga.attempt}/extend/{deadline.isoformat()}"
-    message = outbox.signal_workflow(
-        message_id,
-        order.workflow_id,
-        "extend_deadline",
-        ExtendDeadline(message_id, saga.attempt, deadline.isoformat()),
-    )
+    message: OutboxMessage | None = None  # the hybrid check goes by the row
+    if not order.in_bulk:
+        message = outbox.signal_workflow(
+            message_id,
+            order.workflow_id,
+            "extend_deadline",
+            ExtendDeadline(message_id, saga.attempt, deadline.isoformat()),
+        )
     _event(
         order,
         Kind.EXTEND,
@@ -284,17 +306,37 @@ def confirm_message_id(workflow_id: str, attempt: int) -> str:
     return f"{workflow_id}/{attempt}/confirm"
 
 
-def queue_confirmations(paid: Iterable[tuple[str, int, Payment, int]]) -> None:
+@dataclass(frozen=True, slots=True)
+class Paid:
+    """An attempt whose money is there. `saga` is its key, `received` in minor units."""
+
+    saga: int
+    order_number: str
+    way: str
+    attempt: int
+    payment: Payment
+    received: int
+
+
+def queue_confirmations(paid: Iterable[Paid]) -> None:
     """Tell sagas that their money is there, and how much. Called when it is recorded, in that transaction.
 
-    Each is an order number, its attempt, the attempt's payment and what that has received (minor units).
+    Bulk orders are put down for the hybrid check.
     """
-    signals = []
-    for number, attempt, payment, received in paid:
-        workflow_id = saga_workflow_id(number)
-        message_id = confirm_message_id(workflow_id, attempt)
-        argument = ConfirmPayment(message_id, attempt, received, payment.currency, payment.reference)
+    signals, in_bulk = [], []
+    for each in paid:
+        if each.way == Order.Way.BULK:
+            in_bulk.append(PaidInBulk(saga_id=each.saga))
+            continue
+        workflow_id = Order.workflow_id_of(each.way, each.order_number)
+        message_id = confirm_message_id(workflow_id, each.attempt)
+        payment = each.payment
+        argument = ConfirmPayment(
+            message_id, each.attempt, each.received, payment.currency, payment.reference
+        )
         signals.append((message_id, workflow_id, "confirm_payment", argument))
+    if in_bulk:
+        PaidInBulk.objects.bulk_create(in_bulk, ignore_conflicts=True)
     outbox.signal_workflows(signals)
 
 
@@ -309,8 +351,14 @@ def roll_back_orphan(saga_id: int, reason: str, found_run: str) -> bool:
     saga = lock_saga(number, attempt)
     if saga.is_final:
         return False
-    _queue_start(saga, f"{saga.order.workflow_id}/{saga.attempt}/orphan/{found_run}", roll_back_only=reason)
+    roll_back(saga, f"orphan/{found_run}", reason)
     return True
+
+
+def roll_back(saga: Saga, cause: str, reason: str) -> OutboxMessage:
+    """Roll back a saga that has no workflow, once for the same `cause`. The saga is not final."""
+    message_id = f"{saga.order.workflow_id}/{saga.attempt}/{cause}"
+    return _queue_start(saga, message_id, roll_back_only=reason)
 
 
 # --- pieces ----------------------------------------------------------------------------------------------
@@ -341,11 +389,12 @@ def why_stale(saga: Saga | None, attempt: int | None) -> str:
     return f"The order was started again meanwhile (attempt {present}). Look at it anew."
 
 
-def _queue_start(saga: Saga, message_id: str, roll_back_only: str = "") -> OutboxMessage:
+def saga_input(saga: Saga, roll_back_only: str = "") -> SagaInput:
+    """What a workflow has to know of this attempt."""
     order = saga.order
     window = order.payment_window
     shipment = Shipment.objects.filter(saga=saga).first() if roll_back_only else None
-    argument = SagaInput(
+    return SagaInput(
         order_number=order.number,
         attempt=saga.attempt,
         payment_window_s=int(window.total_seconds()),
@@ -356,13 +405,17 @@ def _queue_start(saga: Saga, message_id: str, roll_back_only: str = "") -> Outbo
         payment_id=saga.payment.reference if saga.payment else "",
         shipment_id=shipment.reference if shipment else "",
     )
+
+
+def _queue_start(saga: Saga, message_id: str, roll_back_only: str = "") -> OutboxMessage:
+    order = saga.order
     return outbox.start_workflow(
         message_id,
         order.workflow_id,
-        "OrderSagaWorkflow",
-        argument,
+        "OrderFulfillmentWorkflow" if order.in_bulk else "OrderSagaWorkflow",
+        saga_input(saga, roll_back_only),
         task_queue=TASK_QUEUE,
-        execution_timeout=execution_timeout(window),
+        execution_timeout=execution_timeout(order.payment_window),
         summary=f"{order.number}, attempt {saga.attempt}",
         order_number=order.number,
     )

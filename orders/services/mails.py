@@ -20,8 +20,10 @@ from django.template.loader import render_to_string
 from django.utils import timezone
 
 from orders.models import Mail, Saga
+from orders.workflows.types import TASK_QUEUE, MailInput
 from payments.banking.girocode import girocode_data_uri, why_no_girocode
 from payments.banking.instructions import instructions_of
+from shop.kernel import outbox
 from shop.kernel.money import Money
 
 State = Mail.State
@@ -75,6 +77,24 @@ def write(
         },
     )
     return mail
+
+
+def queue(
+    saga: Saga, kind: str, about: str = "", *, refunded: Money | None = None, needs_account: bool = False
+) -> None:
+    """Write the mail, and have it sent by a workflow of its own."""
+    write(saga, kind, about, refunded=refunded, needs_account=needs_account)
+    number = saga.order.number
+    workflow_id = f"order-mail-{number}-{about or kind}"
+    outbox.start_workflow(
+        workflow_id,
+        workflow_id,
+        "OrderMailWorkflow",
+        MailInput(number, saga.attempt, kind, about),
+        task_queue=TASK_QUEUE,
+        summary=f"{number}: {kind} mail",
+        order_number=number,
+    )
 
 
 def _instructions(saga: Saga) -> dict[str, object]:

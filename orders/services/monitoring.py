@@ -8,6 +8,7 @@ from __future__ import annotations
 from datetime import timedelta
 from math import ceil
 
+from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
@@ -35,6 +36,7 @@ def can_be_watched(saga: Saga) -> bool:
     return (
         saga.status == Saga.Status.WAITING
         and saga.payment is not None
+        and saga.payment.gateway in settings.PAYMENT_GATEWAYS
         and gateway(saga.payment.gateway).capabilities.remote
     )
 

@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from orders.models import Mail, Order, OrderEvent, Saga
 from orders.services import authorizations
+from orders.services.lifecycle import is_being_taken
 from payments import ledger
 from payments.gateways.base import EventType
 from payments.models import Payment
@@ -121,9 +122,16 @@ def _in_words(order: Order, saga: Saga | None, missing: Money, queued: bool) -> 
             "The saga stops and rolls back what it has done, newest step first.",
         )
     match saga.status:
+        case S.PENDING | S.RUNNING if order.in_bulk and is_being_taken(saga):
+            return (
+                "Its payment has not been opened.",
+                "Its import goes on. If that has stopped, import its file again, or cancel the order.",
+            )
         case S.PENDING:
             follow = "Stock is reserved and the payment is opened as soon as the engine takes the order."
             return ("Its start is queued." if queued else "Its saga is starting."), follow
+        case S.WAITING if order.in_bulk:
+            return _waiting_in_bulk(saga, missing, queued)
         case S.WAITING:
             return _waiting(saga, missing)
         case S.COMPENSATING:
@@ -134,7 +142,10 @@ def _in_words(order: Order, saga: Saga | None, missing: Money, queued: bool) -> 
         case S.COMPLETED:
             return "Paid and shipped.", "Nothing: the order is complete."
         case S.CANCELLED:
-            return f"Cancelled: {saga.reason}", "Nothing. The saga can be started again."
+            again = (
+                "To try again, take the order anew." if order.in_bulk else "The saga can be started again."
+            )
+            return f"Cancelled: {saga.reason}", f"Nothing. {again}"
         case S.COMPENSATION_FAILED:
             return (
                 f"Its rollback failed. Reason of the rollback: {saga.reason}",
@@ -167,6 +178,19 @@ def _waiting(saga: Saga, missing: Money) -> tuple[str, str]:
         state,
         f"{renewal}The customer is reminded before the deadline. At {until} the provider is asked a last time; "
         "if the money is not there then, everything is rolled back.",
+    )
+
+
+def _waiting_in_bulk(saga: Saga, missing: Money, queued: bool) -> tuple[str, str]:
+    if missing.amount <= 0:
+        when = "Now" if queued else "With the next hourly check"
+        captured = _captured_before(saga)
+        return "The money is there.", f"{when}: {captured[0].lower()}{captured[1:]}"
+    until = _minute(saga.deadline) if saga.deadline else "the deadline"
+    return (
+        f"Waiting for {missing.format()}.",
+        "The hourly check fulfils it when the money is there. With the first check after "
+        f"{until} the provider is asked a last time; if it is not there then, everything is rolled back.",
     )
 
 

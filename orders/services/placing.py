@@ -88,34 +88,42 @@ class OrderDraft:
 
 @transaction.atomic
 def place_order(
-    draft: OrderDraft, actor: str, *, idempotency_key: str | None = None, body_digest: str = ""
+    draft: OrderDraft,
+    actor: str,
+    *,
+    idempotency_key: str | None = None,
+    body_digest: str = "",
+    way: str = Order.Way.SAGA,
 ) -> tuple[Order, bool]:
     """The order, and whether it is new. Its saga starts with it, unless `AUTO_START_SAGAS` is off.
+
+    Of an order in bulk (`way`) the caller makes the saga.
 
     The same `idempotency_key` with the same body gives the order of the first time; with another body it
     raises `KeyReused`. Raises `OrderInvalid`; nothing is stored then.
     """
     if idempotency_key is not None:
-        earlier = _earlier(idempotency_key, body_digest)
+        earlier = earlier_order(idempotency_key, body_digest)
         if earlier is not None:
             return earlier, False
     products, total, shipping_cost = _check(draft)
     try:
         with transaction.atomic():
-            order = _create(draft, products, total, shipping_cost, actor, idempotency_key, body_digest)
+            order = _create(draft, products, total, shipping_cost, actor, idempotency_key, body_digest, way)
     except IntegrityError:
-        earlier = _earlier(idempotency_key, body_digest) if idempotency_key is not None else None
+        earlier = earlier_order(idempotency_key, body_digest) if idempotency_key is not None else None
         if earlier is None:
             raise
         return earlier, False
     OrderEvent.objects.create(order=order, kind=OrderEvent.Kind.PLACED, actor=actor)
-    if settings.AUTO_START_SAGAS:
+    if settings.AUTO_START_SAGAS and not order.in_bulk:
         lifecycle.start(order.number, "shop", "placed")
         order.refresh_from_db()
     return order, True
 
 
-def _earlier(key: str, digest: str) -> Order | None:
+def earlier_order(key: str, digest: str) -> Order | None:
+    """The order that was placed with this idempotency key. Raises `KeyReused` if its body was another one."""
     order = Order.objects.filter(api_idempotency_key=key).first()
     if order is not None and order.api_body_digest != digest:
         raise KeyReused(f"This Idempotency-Key was used for order {order.number} with another body.")
@@ -130,12 +138,14 @@ def _create(
     actor: str,
     idempotency_key: str | None,
     body_digest: str,
+    way: str,
 ) -> Order:
     addresses = {f"shipping_{field}": getattr(draft.shipping, field) for field in Address.__slots__}
     if draft.billing is not None:
         addresses |= {f"billing_{field}": getattr(draft.billing, field) for field in Address.__slots__}
     order = Order.objects.create(
         number=_next_number(),
+        way=way,
         customer_name=draft.customer_name,
         customer_email=draft.customer_email,
         currency=draft.currency,

@@ -14,8 +14,8 @@ from django.utils import timezone
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
-from orders.models import Product, Reservation, Saga
-from orders.services.lifecycle import roll_back_orphan
+from orders.models import Order, Product, Reservation, Saga
+from orders.services.lifecycle import is_being_taken, roll_back_orphan
 from payments.models import WebhookDelivery
 from payments.services import proving, refunding, reprocessing, strays
 from shop.kernel.models import OutboxMessage
@@ -45,6 +45,7 @@ def differences(client: Client) -> Iterator[Difference]:
     yield from _money()
     yield from _bank()
     yield from _webhooks()
+    yield from _half_taken()
     with asyncio.Runner() as runner:
         yield from _sagas(client, runner)
         yield from _refunds(client, runner)
@@ -126,14 +127,34 @@ def _webhooks() -> Iterator[Difference]:
         )
 
 
+def _half_taken() -> Iterator[Difference]:
+    """Bulk orders without a payment; for a while that is only an import that is under way."""
+    for saga in Saga.objects.filter(
+        order__way=Order.Way.BULK,
+        status__in=(Saga.Status.PENDING, Saga.Status.RUNNING),
+        order__status=Order.Status.PLACED,
+        created_at__lt=timezone.now() - timedelta(hours=1),
+    ).select_related("order"):
+        sentence = "Its import stopped before its payment was open: import its file again"
+        yield Difference(
+            saga.order.number,
+            sentence,
+            "what was taken is rolled back",
+            partial(roll_back_orphan, saga.pk, sentence, "half-taken"),
+        )
+
+
 def _sagas(client: Client, runner: asyncio.Runner) -> Iterator[Difference]:
-    """Sagas that run here and are gone there. One whose start is still in the outbox is not missed yet."""
+    """Sagas that run here and are gone there. One whose start is still in the outbox is not missed yet.
+
+    A bulk order has a workflow only while it is fulfilled or rolled back.
+    """
     queued = OutboxMessage.objects.filter(state=OutboxMessage.State.QUEUED, kind=OutboxMessage.Kind.START)
     waiting = set(queued.values_list("workflow_id", flat=True))
     open_sagas = [
         saga
         for saga in Saga.objects.exclude(status__in=Saga.FINAL).select_related("order")
-        if saga.order.workflow_id not in waiting
+        if saga.order.workflow_id not in waiting and not _needs_no_workflow(saga)
     ]
     for start in range(0, len(open_sagas), AT_A_TIME):
         batch = open_sagas[start : start + AT_A_TIME]
@@ -173,6 +194,10 @@ def _refunds(client: Client, runner: asyncio.Runner) -> Iterator[Difference]:
                     f"Its refund of {request.money} was asked for on {request.recorded_at:%Y-%m-%d %H:%M} UTC, and is "
                     "still being tried. Look whether a worker runs, and what its workflow says in Temporal.",
                 )
+
+
+def _needs_no_workflow(saga: Saga) -> bool:
+    return saga.order.in_bulk and (saga.status == Saga.Status.WAITING or is_being_taken(saga))
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,14 +79,51 @@ def create_payment_hold(ref: StepRef, deadline: datetime) -> tuple[SagaStep, Sag
         if result.payment.status == RemoteStatus.DECLINED:
             raise StepRefused("The payment was declined.")
         if saga.status == S.RUNNING:
-            move_saga(saga, S.WAITING, payment=payment, deadline=deadline)
-            move_order(saga.order, O.AWAITING_PAYMENT)
-            if payment.gateway in settings.MONITORED_GATEWAYS:
-                monitoring.begin(saga, "saga")
+            _wait(saga, payment, deadline)
+            if saga.order.in_bulk:
+                mails.queue(saga, Mail.Kind.RECEIVED)
         return Done(reference=payment.reference)
 
     row = _gateway_step(ref, call, effect)
     return row, Saga.objects.select_related("payment").get(pk=row.saga_id)
+
+
+def adopt_payment(ref: StepRef, deadline: datetime, remote: RemotePayment) -> SagaStep:
+    """In place of `create_payment_hold`, for a payment that was opened elsewhere: `remote` is what its provider says.
+
+    Raises `StepRefused` if it is not a payment for this order, or is another order's.
+    """
+
+    def effect(saga: Saga) -> Done:
+        order = saga.order
+        found = Money(remote.authorized, remote.currency)
+        if remote.status not in (RemoteStatus.AUTHORIZED, RemoteStatus.PAID):
+            raise StepRefused(f"The payment is {remote.status}; only one that is open can be taken over.")
+        if found != order.total_money:
+            raise StepRefused(f"The payment is one of {found}, and the order comes to {order.total_money}.")
+        reference = remote.payment_reference
+        other = Payment.objects.filter(gateway=order.payment_method, reference=reference).first()
+        if other is not None:
+            raise StepRefused(f"The payment is that of order {other.merchant_reference}.")
+        payment = open_payment(
+            order.payment_method, order.number, order.total_money, ref.key, order.customer_name
+        )
+        Saga.objects.filter(pk=saga.pk).update(payment=payment)
+        _wait(saga, absorb(payment, remote, source="call"), deadline)
+        return Done(reference=reference, note="The payment was opened before the order was taken here.")
+
+    return once(ref, effect)
+
+
+def _wait(saga: Saga, payment: Payment, deadline: datetime) -> None:
+    """From now on money may come, until `deadline`. The saga is told of its authorization's end; see there."""
+    order = saga.order
+    if order.in_bulk:  # nobody renews the authorization
+        deadline = min(deadline, payment.authorized_until or deadline)
+    move_saga(saga, S.WAITING, payment=payment, deadline=deadline)
+    move_order(order, O.AWAITING_PAYMENT)
+    if payment.gateway in settings.MONITORED_GATEWAYS and not order.in_bulk:
+        monitoring.begin(saga, "saga")
 
 
 def release_payment_hold(ref: StepRef) -> SagaStep:

@@ -110,16 +110,25 @@ class OrderSagaWorkflow:
         if not forward.done():
             forward.cancel()
         try:
-            await until_done(forward)
+            not_begun = await until_done(forward)
         except EXITS as error:
             if self._cancel is not None:
                 return await self._finish_rollback(self._cancel.reason, self._cancel.actor)
             return await self._finish_rollback(in_words(error), actor="saga")
+        if not_begun is not None:
+            return not_begun
         return await until_done(asyncio.create_task(self._finish(self._result(Status.COMPLETED))))
 
     # --- the forward way ---------------------------------------------------------------------------------
 
-    async def _fulfil(self) -> None:
+    async def _fulfil(self) -> SagaResult | None:
+        """The way to a completed order; a result only where there is nothing to do."""
+        await self._open()
+        await self._wait_for_money()
+        await self._complete()
+        return None
+
+    async def _open(self) -> None:
         await self._do(INVENTORY, local=True)
         window = timedelta(seconds=self._order.payment_window_s)
         hold: HoldResult = await self._do(
@@ -134,7 +143,8 @@ class OrderSagaWorkflow:
         if hold.authorized_until:
             self._lasts_until(datetime.fromisoformat(hold.authorized_until))
         self._mail("received")
-        await self._wait_for_money()
+
+    async def _complete(self) -> None:
         await self._do(PAYMENT_CAPTURED, local=not self._order.gateway_remote)
         shipment: StepResult = await self._do(SHIPPING, local=not self._order.carrier_remote)
         self._shipment_id = shipment.reference

@@ -22,11 +22,12 @@ class Step(StrEnum):
 
 
 class Status(StrEnum):
-    """How a saga ends."""
+    """How a saga ends. `REFUSED` is of a fulfillment that began nothing: the saga is as it was."""
 
     COMPLETED = "completed"
     CANCELLED = "cancelled"
     COMPENSATION_FAILED = "compensation_failed"
+    REFUSED = "refused"
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,41 @@ class SagaResult:
     shipment_id: str = ""
     reason: str = ""
     compensated_steps: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class FulfillmentStart:
+    """The attempt that a fulfillment is about to begin with."""
+
+    order_number: str
+    attempt: int
+
+
+@dataclass(frozen=True)
+class BulkPage:
+    """The key after which the next page begins."""
+
+    after: int
+
+
+@dataclass(frozen=True)
+class PaidOrders:
+    """A page of bulk orders that are paid and not begun. `after`: the key for the next one; 0 if this was the last."""
+
+    orders: list[SagaInput]
+    after: int
+
+
+@dataclass(frozen=True)
+class OverdueOrders:
+    """What became of a page of bulk orders whose deadline had passed. `after` as above.
+
+    `unanswered`: their provider did not say whether they are paid; they are asked about again.
+    """
+
+    given_up: int
+    unanswered: int
+    after: int
 
 
 @dataclass(frozen=True)

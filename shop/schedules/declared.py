@@ -9,8 +9,10 @@ from typing import Any
 
 from django.conf import settings
 from django.db.migrations.recorder import MigrationRecorder
+from django.db.models import Q
 from django.utils import timezone
 
+from orders.workflows.hybrid import CHECK_ID
 from payments.models import BatchRun
 from shop.kernel.durations import in_words
 
@@ -67,13 +69,27 @@ def ours() -> list[Schedule]:
             every=settings.PAYMENT_CHECK_INTERVAL,
             cron=settings.PAYMENT_CHECK_CRON,
             runs="payments_batchrun",
-            last_run=_last_payment_batch,
+            last_run=lambda: _last_batch(~Q(workflow_id__startswith=CHECK_ID)),
+        ),
+        Schedule(
+            id="hourly-bulk-fulfillment",
+            does="Checks the payments, and has orders that were taken in bulk fulfilled when they are paid, or rolled "
+            "back when their deadline has passed.",
+            workflow="HybridPaymentCheckWorkflow",
+            queue="orders",
+            argument={"gateways": []},
+            workflow_id="bulk-fulfillment",
+            every=settings.PAYMENT_CHECK_INTERVAL,
+            cron=settings.PAYMENT_CHECK_CRON,
+            # It begins with a batch check of its own.
+            last_run=lambda: _last_batch(Q(workflow_id__startswith=CHECK_ID)),
         ),
     ]
 
 
-def _last_payment_batch() -> datetime | None:
-    return BatchRun.objects.order_by("-id").values_list("started_at", flat=True).first()
+def _last_batch(which: Q) -> datetime | None:
+    runs = BatchRun.objects.filter(which).order_by("-id")
+    return runs.values_list("started_at", flat=True).first()
 
 
 def is_late(schedule: Schedule) -> bool:

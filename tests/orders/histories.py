@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.utils import timezone
 
 from orders.models import DeadLetter
 from orders.services import ending
+from tests.orders.bulk_shop import start_check, taken
 from tests.orders.practice_shop import PracticeShop
 
 HISTORIES = Path(__file__).parents[1] / "histories"
@@ -87,6 +89,25 @@ def dead_letter_retried(shop: PracticeShop) -> str:
     return f"dead-letter-{letter.pk}"
 
 
+def fulfilled(shop: PracticeShop) -> str:
+    order = taken()
+    shop.pay(order)
+    shop.engine.result(start_check(shop.engine), skip=False)
+    return order.workflow_id
+
+
+def fulfillment_undone(shop: PracticeShop) -> str:
+    shop.provider.faults(create_shipment={"refuse_rate": 1})
+    return fulfilled(shop)
+
+
+def hybrid_check(shop: PracticeShop) -> str:
+    late, order = taken(), taken()
+    shop.pay(order)
+    late.sagas.update(deadline=timezone.now())
+    return start_check(shop.engine)
+
+
 # Each brings an order to where nothing but the engine has to act, and gives the id of the workflow to record.
 STORIES: dict[str, Callable[[PracticeShop], str]] = {
     story.__name__: story
@@ -101,6 +122,9 @@ STORIES: dict[str, Callable[[PracticeShop], str]] = {
         compensation_failed,
         rolled_back_only,
         dead_letter_retried,
+        fulfilled,
+        fulfillment_undone,
+        hybrid_check,
     )
 }
 

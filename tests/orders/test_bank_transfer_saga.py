@@ -4,7 +4,6 @@ and refunds that staff ask for, whatever the payment method."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -65,22 +64,9 @@ class BankShop(PracticeShop):
 
 @pytest.fixture
 def bank_shop(shop: PracticeShop, settings: Any) -> Iterator[BankShop]:
-    """A shop that takes bank transfers; its worker does the refunds that staff ask for."""
-    with our_bank(settings), refund_worker(shop):
+    """A shop that takes bank transfers."""
+    with our_bank(settings):
         yield BankShop(shop.engine, shop.provider, shop.mailbox)
-
-
-@contextlib.contextmanager
-def refund_worker(shop: PracticeShop) -> Iterator[None]:
-    async def build(pool: ThreadPoolExecutor) -> Any:
-        made = worker.build(shop.engine.client, "payment-checks", pool, 4)
-        await made.__aenter__()
-        return made
-
-    with ThreadPoolExecutor(4) as pool:
-        made = shop.engine.wait(build(pool))
-        yield
-        shop.engine.wait(made.__aexit__(None, None, None))
 
 
 # --- the way of an order ---------------------------------------------------------------------------------

@@ -100,7 +100,7 @@ def test_a_refund_whose_workflow_was_terminated_is_asked_for_again_once() -> Non
     (difference,) = found()
     assert difference.about == "ORD-1"
     assert difference.sentence == (
-        "The workflow of its refund of 5.00 EUR was terminated before the provider has answered."
+        "The workflow of its refund of €5.00 was terminated before the provider has answered."
     )
     assert refunded("ORD-1") == (0, 500)
     assert difference.fix()
@@ -135,7 +135,7 @@ def test_the_command_mends_it_and_says_so() -> None:
     said = StringIO()
     with pytest.raises(SystemExit):
         call_command("reconcile", stdout=said)
-    assert "ORD-3: The workflow of its refund of 5.00 EUR was terminated" in said.getvalue()
+    assert "ORD-3: The workflow of its refund of €5.00 was terminated" in said.getvalue()
     said = StringIO()
     call_command("reconcile", "--fix", stdout=said)
     assert "– it is asked for again under the same key." in said.getvalue()

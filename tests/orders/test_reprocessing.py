@@ -77,7 +77,7 @@ def test_one_that_a_missing_secret_kept_out_is_booked(settings: Settings, age_s:
     _, payment = authorized()
     delivery = kept_out(settings, age_s)
     done = reprocessing.reprocess(delivery.pk, "grace")
-    assert done.message == f"In the books of {payment.merchant_reference} now: receipt 39.98 EUR succeeded."
+    assert done.message == f"In the books of {payment.merchant_reference} now: receipt €39.98 succeeded."
     assert not done.repeated
     assert look(delivery) == (State.PROCESSED, "")
     assert (totals(payment).received, signals()) == (TOTAL, ["confirm_payment"])
@@ -205,7 +205,7 @@ def test_a_waiting_one_looks_for_its_payment_again() -> None:
     payment.reference = "pay_1"  # as a repair by hand may leave it
     payment.save()
     done = reprocessing.reprocess(delivery.pk, "grace")
-    assert done.message == "In the books of ORD-1 now: receipt 39.98 EUR succeeded."
+    assert done.message == "In the books of ORD-1 now: receipt €39.98 succeeded."
     assert look(delivery) == (State.PROCESSED, "")
     assert ReviewItem.objects.get().state == "closed"
     assert [state for _, state, _ in written_down()] == ["waiting", "processed"]
@@ -273,7 +273,7 @@ def test_the_item_looks_for_the_payment_and_takes_in_all_that_waited() -> None:
     payment = open_payment("sandbox", "ORD-1", Money(TOTAL, "EUR"), "ORD-1/1/payment_hold")
     payment.reference = "pay_1"
     payment.save()
-    assert "receipt 1.00 EUR succeeded, receipt 2.00 EUR" in reprocessing.retry(item.pk, "grace").message
+    assert "receipt €1.00 succeeded, receipt €2.00" in reprocessing.retry(item.pk, "grace").message
     assert totals(payment).received == 300
     assert reprocessing.retry(item.pk, "grace").repeated
 
@@ -308,7 +308,7 @@ def test_a_discarded_payment_is_off_the_list_and_booked_if_it_becomes_known() ->
     assert_taken(webhook("evt_2", psp_reference="psp_evt_1"), State.DISCARDED)
     assert not ReviewItem.objects.filter(state="open").exists()
     assert_taken(webhook("evt_3", amount=1), State.WAITING)
-    assert ReviewItem.objects.get(state="open").detail.endswith("received 0.01 EUR.")
+    assert ReviewItem.objects.get(state="open").detail.endswith("received €0.01.")
     payment = open_payment("sandbox", "ORD-1", Money(TOTAL, "EUR"), "ORD-1/1/payment_hold")
     absorb(payment, remote(payment), "call")
     assert totals(payment).received == TOTAL + 1
@@ -352,7 +352,7 @@ def test_reconcile_has_old_news_without_money_decided_too() -> None:
     assert_taken(webhook(type="authorization"), State.WAITING)
     old()
     assert [d.fix() for d in reconciling._webhooks()] == [True]
-    assert ReviewItem.objects.get().detail.endswith("authorized 39.98 EUR.")
+    assert ReviewItem.objects.get().detail.endswith("authorized €39.98.")
 
 
 def test_reconcile_mends_what_was_stored_and_never_processed(settings: Settings) -> None:
@@ -408,7 +408,7 @@ def test_the_page_says_what_will_happen_and_what_did(
     assert written_down() == [], "GET acts on nothing"
     answer = client.post(address(delivery), {"ids": delivery.pk, "do": delivery.pk}, follow=True)
     told = answer.content.decode()
-    assert f"In the books of {payment.merchant_reference} now: receipt 39.98 EUR succeeded." in told
+    assert f"In the books of {payment.merchant_reference} now: receipt €39.98 succeeded." in told
     assert "payments</p>" in told, "who did it is on the webhook's page"
     again = client.post(address(delivery), {"ids": delivery.pk, "do": delivery.pk}, follow=True)
     assert "Nothing new: it was in the books already." in again.content.decode()

@@ -167,7 +167,8 @@ def test_confirmation_that_comes_after_the_end_is_for_review_and_captures_nothin
     # The receipt was recorded a moment before the saga ended; its message arrives a moment after.
     saga = shop.saga(order)
     assert saga.payment is not None
-    lifecycle.queue_confirmations([(order.number, saga.attempt, saga.payment, order.total)])
+    paid = lifecycle.Paid(saga.pk, order.number, order.way, saga.attempt, saga.payment, order.total)
+    lifecycle.queue_confirmations([paid])
     shop.engine.deliver()
     shop.assert_rolled_back(order, result, undone=["payment_hold", "inventory"])
     assert OutboxMessage.objects.get(name="confirm_payment").state == "undeliverable"

@@ -219,7 +219,7 @@ def test_too_much_money_is_counted_and_reviewed() -> None:
     assert signals() == ["confirm_payment"]
     item = ReviewItem.objects.get()
     assert (item.reason, item.amount, item.currency) == ("too_much", 500, "EUR")
-    assert item.detail == "44.98 EUR have come in for 39.98 EUR: 5.00 EUR too much."
+    assert item.detail == "€44.98 have come in for €39.98: €5.00 too much."
 
 
 def test_a_decline_tells_the_saga() -> None:
@@ -537,7 +537,7 @@ def test_money_of_a_payment_that_nobody_opened_is_reviewed_at_once() -> None:
     assert (item().reason, item().state, item().webhook) == ("unknown_reference", "open", delivery)
     assert (item().amount, item().currency, item().merchant_reference) == (TOTAL, "EUR", "ORD-999")
     assert item().detail == (
-        "sandbox tells of payment pay_x for ORD-999, which was not opened here: received 39.98 EUR."
+        "sandbox tells of payment pay_x for ORD-999, which was not opened here: received €39.98."
     )
     assert signals() == []
 
@@ -548,7 +548,7 @@ def test_all_news_of_an_unknown_payment_are_one_item() -> None:
     assert_taken(webhook("evt_3", type="capture", amount=3000), State.WAITING)
     assert_taken(webhook("evt_4", type="refund", amount=500), State.WAITING)
     assert item().amount == TOTAL
-    assert item().detail.endswith("received 39.98 EUR, captured 30.00 EUR, refunded 5.00 EUR.")
+    assert item().detail.endswith("received €39.98, captured €30.00, refunded €5.00.")
 
 
 def test_a_refund_of_an_unknown_payment_that_names_no_order_is_reviewed() -> None:
@@ -664,7 +664,7 @@ def test_money_for_an_order_that_is_over_is_booked_and_reviewed() -> None:
     assert signals() == []
     item = ReviewItem.objects.get()
     assert (item.reason, item.amount, item.merchant_reference) == ("late", TOTAL, saga.order.number)
-    assert item.detail.startswith("39.98 EUR have come in, but the order is ")
+    assert item.detail.startswith("€39.98 have come in, but the order is ")
 
 
 def test_money_in_another_currency_is_reviewed_and_not_counted() -> None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import getpass
 import sys
-import time
 from argparse import ArgumentParser
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from payments.models import Allocation, ReviewItem
 from payments.services.importing import Report, Tally
 from payments.services.statement_files import import_now
 from payments.statements import StatementError
+from shop.kernel.terminal import Bar, columns
 
 
 class Command(BaseCommand):
@@ -59,29 +58,6 @@ def in_words(path: Path, error: StatementError | OSError) -> str:
     return f"{path}: {error.strerror or error}"
 
 
-class Bar:
-    """How far an import is, on a terminal's last line; nothing where there is no terminal."""
-
-    WIDTH = 30
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._on = sys.stderr.isatty()
-        self._started = time.monotonic()
-
-    def show(self, done: int, total: int) -> None:
-        if self._on and total:
-            filled = self.WIDTH * done // total
-            rate = done / max(0.001, time.monotonic() - self._started)
-            bar = "█" * filled + "·" * (self.WIDTH - filled)
-            sys.stderr.write(f"\r{self._name}  {bar}  {done:,} of {total:,}  {rate:,.0f}/s\x1b[K")
-            sys.stderr.flush()
-
-    def clear(self) -> None:
-        if self._on:
-            sys.stderr.write("\r\x1b[K")
-
-
 def table(reports: list[Report]) -> str:
     """The files, then what came of their new bookings."""
     files = [("File", "New", "Known before", "Left out")]
@@ -91,13 +67,13 @@ def table(reports: list[Report]) -> str:
         for outcome, tally in report.outcomes.items():
             outcomes[outcome].count += tally.count
             outcomes[outcome].sums.update(tally.sums)
-    lines = _columns(files)
+    lines = columns(files)
     if outcomes:
         rows = [
             (label(outcome), f"{tally.count:,}", str(tally))
             for outcome, tally in sorted(outcomes.items(), key=_matched_first)
         ]
-        lines += ["", *_columns([("New bookings", "Number", "Sum"), *rows])]
+        lines += ["", *columns([("New bookings", "Number", "Sum"), *rows])]
     return "\n".join(lines)
 
 
@@ -111,14 +87,3 @@ def label(outcome: str) -> str:
 def _matched_first(row: tuple[str, Tally]) -> tuple[bool, int]:
     outcome, tally = row
     return outcome in ReviewItem.Reason.values, -tally.count
-
-
-def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.rjust(width) if i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
