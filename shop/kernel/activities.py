@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from django.db import close_old_connections
 from temporalio import activity
+from temporalio.common import RetryPolicy
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -45,9 +46,8 @@ def pause_after(error: Exception) -> timedelta | None:
         return None
     told = timedelta(seconds=error.retry_after or 0)
     policy, attempt = activity.info().retry_policy, activity.info().attempt
-    if policy is None:
-        least, most = timedelta(seconds=1), LONGEST_PAUSE
-    else:
-        most = policy.maximum_interval or policy.initial_interval * 100
-        least = policy.initial_interval * min(policy.backoff_coefficient ** min(attempt - 1, 30), 1e6)
+    if policy is None:  # not every server tells it
+        policy = RetryPolicy(maximum_interval=LONGEST_PAUSE)
+    most = policy.maximum_interval or policy.initial_interval * 100
+    least = policy.initial_interval * min(policy.backoff_coefficient ** min(attempt - 1, 30), 1e6)
     return min(max(told, least) * random.uniform(1, 1.1), most)
