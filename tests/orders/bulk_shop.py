@@ -33,10 +33,15 @@ def line(key: str = "", **changes: Any) -> dict[str, Any]:
     }
 
 
-def taken(**changes: Any) -> Order:
+def taken(*lines: tuple[str, int], **changes: Any) -> Order:
     """One order of TEA in bulk, not from a file."""
     key = f"old-shop-{next(_numbers)}"
-    take(factories.draft(carrier="practice", **changes), "test", idempotency_key=key, body_digest=key)
+    take(
+        factories.draft(*lines, **{"carrier": "practice", **changes}),
+        "test",
+        idempotency_key=key,
+        body_digest=key,
+    )
     return Order.objects.get(api_idempotency_key=key)
 
 

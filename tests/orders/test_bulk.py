@@ -12,13 +12,14 @@ from django.db import DatabaseError, IntegrityError, transaction
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from orders.models import Mail, Order, OrderEvent, PaidInBulk, Saga
+from orders.models import Mail, Order, OrderEvent, PaidInBulk, Product, Saga
 from orders.services import fulfilling, lifecycle, reconciling
 from orders.services.lifecycle import ActionRefused
 from orders.workflows.types import FulfillmentStart
 from payments.models import ReviewItem
 from shop.kernel.models import OutboxMessage
-from tests.orders.bulk_shop import BulkShop
+from tests import factories
+from tests.orders.bulk_shop import BulkShop, taken
 from tests.orders.practice_shop import PracticeShop
 from tests.payments.our_bank import arrives, our_bank
 
@@ -198,6 +199,31 @@ def test_the_database_refuses_to_change_the_way(bulk_shop: BulkShop) -> None:
 
 
 # --- many ------------------------------------------------------------------------------------------------
+
+
+def test_pages_of_paid_orders_are_all_fulfilled_in_several_runs(
+    bulk_shop: BulkShop, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fulfilling, "PAGE", 10)
+    factories.product("PIN", price=100, on_hand=1000)
+    with our_bank(settings):
+        for _ in range(25):
+            order = taken(("PIN", 1), payment_method="bank_transfer", carrier="manual")
+            payment = bulk_shop.saga(order).payment
+            assert payment is not None
+            arrives(payment, order.total)
+        OutboxMessage.objects.all().delete()  # their first mails are not what this is about
+        check = bulk_shop.start_check()
+        result = bulk_shop.engine.result(check, skip=False)
+        assert (result["paid"], result["fulfillment_started"]) == (25, 25)
+        assert runs(bulk_shop, check) == 2, "two pages each"
+        done = Order.objects.filter(status="completed")
+        bulk_shop.engine.until(lambda: done.count() == 25, seconds=120)
+    assert list(Product.objects.values_list("sku", "on_hand", "reserved").order_by("sku")) == [
+        ("PIN", 975, 0),
+        ("TEA", 5, 0),
+    ]
+    assert Mail.objects.filter(kind="confirmed", state="sent").count() == 25
 
 
 def test_many_orders_go_on_as_new_with_their_counts(

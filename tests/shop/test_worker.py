@@ -19,13 +19,14 @@ from django.db import connection
 from django.utils import timezone
 from temporalio.client import Client, WorkflowHandle
 
-from orders.models import DeadLetter, Mail, Order, Product, Saga, SagaStep
+from orders.models import DeadLetter, Mail, Order, PaidInBulk, Product, Saga, SagaStep
 from orders.services import lifecycle
 from payments.models import BatchRun, ChangeCursor, Payment, PaymentEvent
 from shop.kernel.listening import own_connection
 from shop.kernel.models import OutboxMessage
 from shop.up import ports
 from tests import factories
+from tests.orders.bulk_shop import taken
 from tests.payments.sandbox_process import SandboxProcess
 from tests.servers import Mailbox
 from tests.waiting import wait_until
@@ -187,6 +188,42 @@ def test_worker_killed_in_the_middle_of_a_page_loses_nothing_and_repeats_nothing
         payment = Payment.objects.get(merchant_reference=order.number)
         assert payment.totals().received == payment.totals().captured == order.total
     assert OutboxMessage.objects.filter(name="confirm_payment").count() == 5
+
+
+@database
+def test_worker_killed_while_bulk_orders_are_fulfilled_fulfils_each_once(
+    start_worker: Callable[..., WorkerUnderTest], provider: SandboxProcess, temporal_server: str
+) -> None:
+    factories.product(on_hand=20)
+    orders = [taken(("TEA", 1), carrier="practice") for _ in range(5)]
+    with provider.client() as customer:
+        for payment in Payment.objects.all():
+            customer.post(f"/customer/{payment.reference}/pay", json={}).raise_for_status()
+    provider.faults(capture={"latency_ms": 1000})
+
+    async def check(number: int) -> None:
+        client = await Client.connect(temporal_server)
+        await client.start_workflow(
+            "HybridPaymentCheckWorkflow", {}, id=f"bulk-killed-{number}", task_queue="orders"
+        )
+
+    worker = start_worker()
+    asyncio.run(check(1))
+    wait_until(lambda: Saga.objects.filter(status="running").exists())
+    worker.kill()
+    provider.faults()
+    start_worker()
+    asyncio.run(check(2))
+    wait_until(lambda: Order.objects.filter(status="completed").count() == 5)
+    for order in orders:
+        with provider.client() as client:
+            found = client.get("/payments", params={"merchant_reference": order.number}).json()["payments"]
+            parcels = client.get("/shipments", params={"merchant_reference": order.number}).json()
+        assert [event["type"] for event in found[0]["events"]].count("capture") == 1
+        assert (len(found), len(parcels["shipments"])) == (1, 1)
+    product = Product.objects.get()
+    assert (product.on_hand, product.reserved) == (15, 0)
+    assert not PaidInBulk.objects.exists()
 
 
 def _someone_waits_for_a_lock() -> bool:
