@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from orders.models import Order, Product
@@ -34,3 +35,28 @@ def draft(*lines: tuple[str, int], **changes: Any) -> OrderDraft:
 def place(*lines: tuple[str, int], **changes: Any) -> Order:
     order, _ = place_order(draft(*lines, **changes), "test")
     return order
+
+
+def many_waiting(numbers: Iterable[int], *, total: int, payment_method: str) -> list[Order]:
+    """Rows of orders that wait for their money, without anything behind them."""
+    return Order.objects.bulk_create(
+        (
+            Order(
+                number=f"ORD-{number}",
+                status="awaiting_payment",
+                customer_name=f"Customer {i}",
+                customer_email=f"customer{i}@example.com",
+                shipping_name=f"Customer {i}",
+                shipping_street="Am Wall 7",
+                shipping_postal_code="28195",
+                shipping_city="Bremen",
+                shipping_country="DE",
+                currency="EUR",
+                total=total,
+                payment_method=payment_method,
+                carrier="manual",
+            )
+            for i, number in enumerate(numbers)
+        ),
+        batch_size=5000,
+    )

@@ -17,6 +17,7 @@ from payments.references import creditor_reference
 from payments.services.importing import import_file
 from payments.statements import read
 from shop.kernel.models import OutboxMessage
+from tests import factories
 
 UNIT = "transactions/s"
 BASELINE_IS = "parsing the same file alone"
@@ -46,24 +47,8 @@ def _told() -> int:
 def _waiting_orders(number: int, count: int) -> list[Order]:
     settings.PAYMENT_GATEWAYS["bank_transfer"] = "payments.gateways.bank_transfer.BankTransferGateway"
     first = 1_000_000 * (number + 1)
-    orders = Order.objects.bulk_create(
-        Order(
-            number=f"ORD-{first + i}",
-            status="awaiting_payment",
-            customer_name=f"Customer {i}",
-            customer_email=f"customer{i}@example.com",
-            shipping_name=f"Customer {i}",
-            shipping_street="Am Wall 7",
-            shipping_postal_code="28195",
-            shipping_city="Bremen",
-            shipping_country="DE",
-            currency="EUR",
-            total=PRICE,
-            payment_method="bank_transfer",
-            carrier="manual",
-        )
-        for i in range(count)
-    )
+    numbers = range(first, first + count)
+    orders = factories.many_waiting(numbers, total=PRICE, payment_method="bank_transfer")
     common: dict[str, Any] = {"amount": PRICE, "currency": "EUR"}
     Receivable.objects.bulk_create(
         Receivable(

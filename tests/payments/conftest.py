@@ -15,14 +15,20 @@ from tests.payments.paper_bank import SETTINGS, PaperBank
 
 
 @pytest.fixture
-def bank(settings: Settings, db: None) -> Iterator[PaperBank]:
-    """Whatever a test lets happen, the books agree with themselves afterwards."""
+def our_account(settings: Settings) -> Iterator[None]:
+    """The shop takes bank transfers."""
     for name, value in SETTINGS.items():
         setattr(settings, name, value)
     gateway.cache_clear()
+    yield
+    gateway.cache_clear()
+
+
+@pytest.fixture
+def bank(our_account: None, db: None) -> Iterator[PaperBank]:
+    """Whatever a test lets happen, the books agree with themselves afterwards."""
     factories.product(on_hand=1000)
     yield PaperBank()
-    gateway.cache_clear()
     assert [str(d) for d in proving.differences()] == []
 
 

@@ -288,7 +288,8 @@ def test_too_much_and_too_late_money_of_a_page_is_for_a_person(feed: OddFeed) ->
 def queries(check: Callable[[], Any]) -> int:
     with CaptureQueriesContext(connection) as captured:
         check()
-    return len(captured)
+    # What is noted about the provider after a call depends on how it has answered before.
+    return len([query for query in captured if "payments_gateway" not in query["sql"]])
 
 
 def everything(payments: Sequence[Payment]) -> list[Event]:

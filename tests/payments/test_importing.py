@@ -6,7 +6,7 @@ import io
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -23,7 +23,6 @@ from pytest_django.fixtures import Settings
 
 from orders.services import reconciling
 from payments import watching
-from payments.gateways import gateway
 from payments.models import (
     BankStatement,
     BankTransaction,
@@ -45,7 +44,6 @@ from tests.payments.paper_bank import (
     ADA,
     BOB,
     IBAN,
-    SETTINGS,
     TODAY,
     Entry,
     PaperBank,
@@ -55,22 +53,8 @@ from tests.payments.paper_bank import (
     waiting,
 )
 
+pytestmark = pytest.mark.usefixtures("our_account")
 TOTAL = 3998
-
-
-@pytest.fixture(autouse=True)
-def shop(settings: Settings) -> Iterator[None]:
-    for name, value in SETTINGS.items():
-        setattr(settings, name, value)
-    gateway.cache_clear()
-    yield
-    gateway.cache_clear()
-
-
-@pytest.fixture
-def bank(db: None) -> PaperBank:
-    factories.product(on_hand=1000)
-    return PaperBank()
 
 
 # --- once, and once only ---------------------------------------------------------------------------------

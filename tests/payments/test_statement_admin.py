@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -18,7 +18,6 @@ from pytest_django.fixtures import Settings
 
 from payments.admin import lines
 from payments.admin.review import order_link
-from payments.gateways import gateway
 from payments.models import (
     BankStatement,
     BankTransaction,
@@ -30,7 +29,6 @@ from payments.models import (
 from payments.services import reviewing, statement_files, transfers
 from payments.services.statement_files import import_next
 from shop.kernel.turns import turn
-from tests import factories
 from tests.payments.paper_bank import (
     ADA,
     BOB,
@@ -46,25 +44,10 @@ from tests.payments.paper_bank import (
     where,
 )
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("our_account")]
 
 TOTAL = 3998
 UPLOAD = "admin:payments_bankstatement_import"
-
-
-@pytest.fixture(autouse=True)
-def shop(settings: Settings) -> Iterator[None]:
-    for name, value in SETTINGS.items():
-        setattr(settings, name, value)
-    gateway.cache_clear()
-    yield
-    gateway.cache_clear()
-
-
-@pytest.fixture
-def bank() -> PaperBank:
-    factories.product(on_hand=1000)
-    return PaperBank()
 
 
 @pytest.fixture

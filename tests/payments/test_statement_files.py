@@ -8,16 +8,13 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 from django.core.management import call_command
 from django.db import OperationalError, connection
-from pytest_django.fixtures import Settings
 
-from payments.gateways import gateway
 from payments.models import BankStatement, BankTransaction, StatementFile, StatementFilePart, StatementLine
 from payments.services import importing, proving, statement_files
 from payments.services.lines import counts
@@ -30,17 +27,9 @@ from tests.payments.paper_bank import SETTINGS, Entry, PaperBank, payment, pays,
 from tests.payments.test_importing import TOTAL, at_once
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.usefixtures("our_account")
 State = StatementFile.State
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(autouse=True)
-def shop(settings: Settings) -> Iterator[None]:
-    for name, value in SETTINGS.items():
-        setattr(settings, name, value)
-    gateway.cache_clear()
-    yield
-    gateway.cache_clear()
 
 
 def handed_in(content: bytes, name: str = "s.xml") -> StatementFile:

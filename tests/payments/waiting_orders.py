@@ -7,36 +7,18 @@ from typing import Any
 
 from django.utils import timezone
 
-from orders.models import Order, Saga
+from orders.models import Saga
 from payments.gateways.base import EventOutcome, EventType
 from payments.models import Payment, PaymentEvent
+from tests import factories
 
 PRICE = 4690
 
 
 def waiting_orders(references: Sequence[str], *, first: int = 500_001) -> list[Payment]:
     """One order for each PSP reference, numbered from `ORD-{first}` on; their payments."""
-    orders = Order.objects.bulk_create(
-        (
-            Order(
-                number=f"ORD-{first + i}",
-                status="awaiting_payment",
-                customer_name=f"Customer {i}",
-                customer_email=f"customer{i}@example.com",
-                shipping_name=f"Customer {i}",
-                shipping_street="Am Wall 7",
-                shipping_postal_code="28195",
-                shipping_city="Bremen",
-                shipping_country="DE",
-                currency="EUR",
-                total=PRICE,
-                payment_method="sandbox",
-                carrier="manual",
-            )
-            for i in range(len(references))
-        ),
-        batch_size=5000,
-    )
+    numbers = range(first, first + len(references))
+    orders = factories.many_waiting(numbers, total=PRICE, payment_method="sandbox")
     common: dict[str, Any] = {"gateway": "sandbox", "amount": PRICE, "currency": "EUR"}
     payments = Payment.objects.bulk_create(
         (
