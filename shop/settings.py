@@ -107,6 +107,7 @@ LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
 USE_TZ = True
 USE_I18N = True
+FORMAT_MODULE_PATH = "shop.formats"
 
 # --- static files and headers ----------------------------------------------------------------------------
 

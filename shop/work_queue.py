@@ -12,7 +12,7 @@ from django.urls import reverse
 
 from orders.admin.listing import due_soon, lapsing
 from orders.models import DeadLetter, Order
-from payments.models import ReviewItem
+from payments.models import OutgoingTransfer, ReviewItem
 from shop.kernel.admin.messages import overdue
 from shop.kernel.models import OutboxMessage
 from shop.schedules.declared import is_late, ours
@@ -59,6 +59,20 @@ _KINDS = (
         lambda: ReviewItem.objects.filter(state=ReviewItem.State.OPEN),
         "payments_reviewitem",
         "state__exact=open",
+    ),
+    _Kind(
+        "Money to be sent back: ready for a file",
+        "payments.view_outgoingtransfer",
+        lambda: OutgoingTransfer.objects.filter(state=OutgoingTransfer.State.READY),
+        "payments_outgoingtransfer",
+        "state__exact=ready",
+    ),
+    _Kind(
+        "Money to be sent back: account missing",
+        "payments.view_outgoingtransfer",
+        lambda: OutgoingTransfer.objects.filter(state=OutgoingTransfer.State.NEEDS_ACCOUNT),
+        "payments_outgoingtransfer",
+        "state__exact=needs_account",
     ),
     _Kind(
         "Unpaid orders with a deadline within 48 hours",

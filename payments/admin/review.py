@@ -118,8 +118,10 @@ class ReviewItemAdmin(ActingAdmin, LookOnlyAdmin):
         """With what it is: the same figure may have come in, or be missing."""
         if item.amount is None:
             return NONE
-        what = AMOUNT_IS.get(ReviewItem.Reason(item.reason), _("came in"))
-        return f"{Money(item.amount, item.currency)} {what}"
+        what: Any = AMOUNT_IS.get(ReviewItem.Reason(item.reason))
+        if what is None and item.transaction is not None and item.amount < item.transaction.amount:
+            what = _("of the %s that came in") % item.transaction.money  # a part was decided before
+        return f"{Money(item.amount, item.currency)} {what or _('came in')}"
 
     @admin.display(description=_("payer"))
     def payer(self, item: ReviewItem) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -122,9 +121,8 @@ class OutgoingTransferAdmin(ActingAdmin, LookOnlyAdmin):
             .order_by("id")
             .select_related("payment")[:AT_ONCE]
         )
-        totals: Counter[str] = Counter()
-        for transfer in ready:
-            totals[transfer.currency] += transfer.amount
+        rows = [(transfer, transfers.why_not_export(transfer)) for transfer in ready]
+        total = Money(sum(transfer.amount for transfer, why_not in rows if not why_not), "EUR")
         error = ""
         if request.method == "POST":
             chosen = [int(pk) for pk in request.POST.getlist("transfer") if pk.isascii() and pk.isdigit()]
@@ -146,8 +144,9 @@ class OutgoingTransferAdmin(ActingAdmin, LookOnlyAdmin):
             **self.admin_site.each_context(request),
             "title": _gettext("File for the bank"),
             "opts": self.opts,
-            "ready": ready,
-            "totals": " + ".join(Money(amount, currency).format() for currency, amount in totals.items()),
+            "rows": rows,
+            "number": sum(not why_not for _transfer, why_not in rows),
+            "total": total.format(),
             "without_account": OutgoingTransfer.objects.filter(state=State.NEEDS_ACCOUNT).count(),
             "error": error,
         }

@@ -92,6 +92,8 @@ def why_not_close(item: ReviewItem) -> str:
         return _closed_by(item)
     if holds_money(item):
         return f"{money_of(item)} of it are still in review: assign, pay back or discard them."
+    if item.reason == Reason.TOO_LITTLE:
+        return "Accept what has come as full payment, wait for the rest, or pay it back."
     if item.webhook_id is not None:
         return "Discard the webhooks, if the payment is none of the shop's."
     return ""

@@ -166,6 +166,10 @@ def import_next(progress: Progress | None = None) -> StatementFile | None:
                 except Exception:  # written down with the file
                     pass
             file.refresh_from_db()
+            if file.state == State.FAILED:
+                log.warning("Statement file %d has failed; its page says why.", file.pk)
+            else:
+                log.info("Statement file %d is imported: transactions: %d.", file.pk, file.total)
             return file
     return None
 
@@ -229,7 +233,6 @@ def _import(file: StatementFile, progress: Progress | None) -> Report:
         )
         raise
     rows.update(state=State.IMPORTED, finished_at=timezone.now())
-    log.info("Statement file %d is imported: %d transactions.", file.pk, report.total)
     return report
 
 
@@ -237,7 +240,6 @@ def _fail(file: StatementFile, error: str) -> None:
     StatementFile.objects.filter(pk=file.pk).update(
         state=State.FAILED, error=error, finished_at=timezone.now()
     )
-    log.warning("Statement file %d has failed; its page says why.", file.pk)
 
 
 # --- how far it is ---------------------------------------------------------------------------------------

@@ -235,7 +235,7 @@ def make_batch(transfers: Iterable[OutgoingTransfer], actor: str) -> TransferBat
         raise TransferRefused("Choose the transfers that the file is to hold.")
     if len(rows) > MOST_IN_A_FILE:
         raise TransferRefused(f"A file holds at most {MOST_IN_A_FILE} transfers; {len(rows)} were chosen.")
-    if problems := [problem for row in rows if (problem := _why_not_export(row))]:
+    if problems := [problem for row in rows if (problem := why_not_export(row))]:
         raise TransferRefused(" ".join(problems))
     credits = [
         Credit(row.end_to_end_id, row.payee_name, row.payee_iban, row.money, row.remittance_information)
@@ -252,13 +252,17 @@ def make_batch(transfers: Iterable[OutgoingTransfer], actor: str) -> TransferBat
     return batch
 
 
-def _why_not_export(row: OutgoingTransfer) -> str:
+def why_not_export(row: OutgoingTransfer) -> str:
+    """Why a transfer can be in no file now; empty if it can."""
     if row.state == State.NEEDS_ACCOUNT:
         return f"{row} ({row.money}) has no account to go to: enter the payee's IBAN first."
     if row.state != State.READY:
         return f"{row} is {row.get_state_display()} already."
     if row.currency != "EUR":
-        return f"{row} is in {row.currency}, and a SEPA file holds euros only: send it by hand."
+        return (
+            f"{row} is in {row.currency}, and a SEPA file holds euros only: send it by hand, with {row} as its "
+            "reference, so that the statement closes it."
+        )
     if row.amount > MOST.amount:
         return f"{row} is over {row.money}; a SEPA transfer carries at most {MOST}."
     try:

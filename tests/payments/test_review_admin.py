@@ -92,6 +92,21 @@ def test_the_list_says_what_each_amount_is_and_why_an_order_is_proposed(
     assert reverse("admin:orders_order_by_number", args=[short.number]) in page
 
 
+def test_what_is_left_of_a_transfer_is_not_told_as_what_came_in(clerk: Client, bank: PaperBank) -> None:
+    load(bank.statement(Entry(1780, "?")))
+    reviewing.pay_back(item().pk, "grace", "a part", amount=1000)
+    assert "€7.80 of the €17.80 that came in" in shown(clerk, item(), "payments_reviewitem")
+
+
+def test_a_page_leads_to_no_empty_history_and_tells_times_with_their_zone(
+    clerk: Client, bank: PaperBank
+) -> None:
+    load(bank.statement(Entry(1780, "?")))
+    page = shown(clerk, item(), "payments_reviewitem")
+    assert "History" not in page
+    assert f"{item().created_at:%Y-%m-%d %H:%M} UTC" in page
+
+
 @pytest.mark.parametrize(
     ("number", "amount", "title"),
     [

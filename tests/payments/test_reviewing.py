@@ -196,6 +196,12 @@ def test_a_larger_difference_needs_a_further_permission(bank: PaperBank) -> None
     assert confirmations(order) == 1
 
 
+def test_what_is_missing_is_decided_and_not_just_closed(bank: PaperBank) -> None:
+    load(bank.statement(pays(waiting(), TOTAL - 100)))
+    with pytest.raises(ReviewRefused, match="wait for the rest, or pay it back"):
+        reviewing.close(item().pk, "grace", "done")
+
+
 def test_the_difference_is_not_accepted_twice(bank: PaperBank) -> None:
     order = waiting()
     load(bank.statement(pays(order, TOTAL - 50)))

@@ -402,6 +402,7 @@ def test_an_item_offers_only_what_can_be_done_with_it(staff: Client, bank: Paper
     assert "Pay back" in page
     assert "Assign" not in page
     assert "Discard" not in page
+    assert "Close the item" not in page
 
 
 # --- transfers -------------------------------------------------------------------------------------------
@@ -441,6 +442,19 @@ def test_from_the_review_list_to_the_bank(staff: Client, bank: PaperBank) -> Non
     staff.post(sent, {})
     batch.refresh_from_db()
     assert batch.sent_by == "payments"
+
+
+def test_what_no_file_can_hold_is_told_and_cannot_be_chosen(staff: Client, bank: PaperBank) -> None:
+    load(bank.statement(Entry(500, "?")))
+    load(PaperBank(currency="USD").statement(Entry(700, "?")))
+    for found in ReviewItem.objects.order_by("id"):
+        reviewing.pay_back(found.pk, "grace", "not ours")
+    euros, dollars = OutgoingTransfer.objects.order_by("id")
+    page = staff.get(reverse("admin:payments_outgoingtransfer_batch")).content.decode()
+    assert f'id="transfer-{euros.pk}"' in page
+    assert f'id="transfer-{dollars.pk}"' not in page
+    assert f"send it by hand, with {dollars} as its reference" in page
+    assert "1 transfer<" in page
 
 
 def test_others_see_no_file_and_make_none(login: Callable[..., Client], bank: PaperBank) -> None:

@@ -1,0 +1,1 @@
+"""How staff read days and times: as in the timeline, and always with the zone."""
