@@ -19,6 +19,7 @@ from orders.services.lifecycle import is_being_taken, roll_back_orphan
 from payments.models import WebhookDelivery
 from payments.services import proving, refunding, reprocessing, strays
 from shop.kernel.models import OutboxMessage
+from shop.kernel.money import Money
 
 AT_A_TIME = 50
 # News that is still early and refunds that are still being tried are no difference for this long.
@@ -83,13 +84,13 @@ def _money() -> Iterator[Difference]:
         if kept != expected:
             yield Difference(
                 saga.order.number,
-                f"The order is {saga.get_status_display()}: {expected} {saga.order.currency} (minor units) "
-                f"should have been {'captured' if completed else 'kept'}, and {kept} were.",
+                f"The order is {saga.get_status_display()}: {Money(expected, saga.order.currency)} should have been "
+                f"{'captured' if completed else 'kept'}, and {Money(kept, saga.order.currency)} were.",
             )
         elif totals.kept < 0:
             yield Difference(
                 saga.order.number,
-                f"{-totals.kept} {saga.order.currency} (minor units) more were given back than were captured.",
+                f"{Money(-totals.kept, saga.order.currency)} more were given back than were captured.",
             )
         elif (
             saga.status == Saga.Status.CANCELLED

@@ -105,6 +105,8 @@ class ReviewItemAdmin(ActingAdmin, LookOnlyAdmin):
         self, request: HttpRequest, queryset: QuerySet[ReviewItem], search_term: str
     ) -> tuple[QuerySet[ReviewItem], bool]:
         found, distinct = super().get_search_results(request, queryset, compact_iban(search_term))
+        proposed = [{"merchant_reference": search_term.strip().upper()}]
+        found |= queryset.filter(proposals__contains=proposed)
         if amounts := amounts_meant(search_term):
             found |= queryset.filter(Q(amount__in=amounts) | Q(transaction__amount__in=amounts))
         return found, distinct

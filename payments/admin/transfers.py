@@ -19,6 +19,7 @@ from django.utils.translation import gettext as _gettext
 from django.utils.translation import gettext_lazy as _
 
 from payments.admin.lines import transfer_link
+from payments.admin.refund_acts import REFUND
 from payments.admin.review import NONE, order_link
 from payments.models import OutgoingTransfer, TransferBatch
 from payments.services import transfers
@@ -29,7 +30,6 @@ from shop.kernel.forms import ReasonField
 from shop.kernel.money import Money
 
 State = OutgoingTransfer.State
-REFUND = "payments.refund"
 AT_ONCE = 900
 """Transfers on the page that makes a file: a form has at most 1000 fields."""
 _TONES = {
@@ -214,7 +214,7 @@ class MarkRefused(Act):
     follows = "All its transfers are ready for another file, and can be corrected."
 
     def why_not(self, subject: TransferBatch) -> str:
-        return "That is written down already." if subject.refused_at else ""
+        return transfers.why_not_refused(subject)
 
     def will(self, subject: TransferBatch) -> str:
         return "Only if the bank has taken none of it: otherwise money would be sent twice."

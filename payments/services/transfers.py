@@ -284,6 +284,14 @@ def mark_sent(batch: TransferBatch, actor: str) -> TransferBatch:
     return row
 
 
+def why_not_refused(batch: TransferBatch) -> str:
+    """Why the bank cannot have refused this file; empty if it can."""
+    if batch.refused_at is not None:
+        return "That is written down already."
+    done = list(batch.transfers.exclude(state=State.EXPORTED).order_by("pk")[:3])
+    return f"The bank has booked from this file: {', '.join(map(str, done))}. So it took it." if done else ""
+
+
 @transaction.atomic
 def mark_refused(batch: TransferBatch, actor: str, reason: str) -> TransferBatch:
     """The bank did not take the file: its transfers are ready for another one, and may be corrected.
@@ -296,8 +304,8 @@ def mark_refused(batch: TransferBatch, actor: str, reason: str) -> TransferBatch
     if row.refused_at is not None:
         return row
     inside = list(OutgoingTransfer.objects.select_for_update().filter(batch=row).order_by("pk"))
-    if done := [str(transfer) for transfer in inside if transfer.state != State.EXPORTED]:
-        raise TransferRefused(f"The bank has booked from this file: {', '.join(done[:3])}. So it took it.")
+    if why_not := why_not_refused(row):
+        raise TransferRefused(why_not)
     for transfer in inside:
         transfer.state, transfer.batch = State.READY, None
     OutgoingTransfer.objects.bulk_update(inside, ["state", "batch"])

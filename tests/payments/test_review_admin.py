@@ -92,6 +92,13 @@ def test_the_list_says_what_each_amount_is_and_why_an_order_is_proposed(
     assert reverse("admin:orders_order_by_number", args=[short.number]) in page
 
 
+def test_money_is_found_by_the_order_that_is_only_proposed(clerk: Client, bank: PaperBank) -> None:
+    order = waiting()
+    load(bank.statement(Entry(TOTAL, "Vielen Dank", name="LOVELACE, ADA"), Entry(5, "?")))
+    page = clerk.get(reverse("admin:payments_reviewitem_changelist"), {"q": f" {order.number.lower()}"})
+    assert "1 result" in page.content.decode()
+
+
 def test_what_is_left_of_a_transfer_is_not_told_as_what_came_in(clerk: Client, bank: PaperBank) -> None:
     load(bank.statement(Entry(1780, "?")))
     reviewing.pay_back(item().pk, "grace", "a part", amount=1000)

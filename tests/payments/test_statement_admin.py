@@ -442,6 +442,13 @@ def test_from_the_review_list_to_the_bank(staff: Client, bank: PaperBank) -> Non
     staff.post(sent, {})
     batch.refresh_from_db()
     assert batch.sent_by == "payments"
+    refused = reverse("admin:payments_transferbatch_refused", args=[batch.pk])
+    shown = reverse("admin:payments_transferbatch_change", args=[batch.pk])
+    assert refused in staff.get(shown).content.decode()
+    transfers.booked(known.end_to_end_id, "B1", known.money, timezone.now().date())
+    page = staff.get(shown).content.decode()
+    assert refused not in page
+    assert "The bank has booked from this file" in page
 
 
 def test_what_no_file_can_hold_is_told_and_cannot_be_chosen(staff: Client, bank: PaperBank) -> None:

@@ -34,7 +34,9 @@ def test_money_to_be_sent_back_is_on_it_until_it_is_in_a_file(settings: Settings
     user = clerk()
 
     def waiting() -> dict[str, int]:
-        return {task.label.rpartition(": ")[2]: task.count for task in tasks(user) if "sent back" in task.label}
+        return {
+            task.label.rpartition(": ")[2]: task.count for task in tasks(user) if "sent back" in task.label
+        }
 
     assert waiting() == {"ready for a file": 1, "account missing": 1}
     transfers.set_account(OutgoingTransfer.objects.get(amount=700), "Bob", ADA, "grace")

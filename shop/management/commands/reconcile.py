@@ -37,6 +37,6 @@ class Command(BaseCommand):
         except (RPCError, RuntimeError) as error:
             raise CommandError(f"Temporal cannot be asked: {error}") from error
         if left:
-            self.stdout.write(f"{left} differences.")
+            self.stdout.write(f"{left} difference{'' if left == 1 else 's'}.")
             sys.exit(1)
         self.stdout.write("The books agree.")
