@@ -20,6 +20,7 @@ class ScheduleAct(models.Model):
         PAUSE = "pause", _("pause")
         RESUME = "resume", _("resume")
         TRIGGER = "trigger", _("run now")
+        SYNC = "sync", _("bring up to date")
         DELETE = "delete", _("delete")
 
     key = models.UUIDField(_("key"), unique=True)
@@ -35,7 +36,9 @@ class ScheduleAct(models.Model):
         verbose_name = _("schedule history")
         verbose_name_plural = _("schedule history")
         ordering: ClassVar = ["-id"]
-        permissions: ClassVar = [("operate_schedules", "Can pause, resume and trigger schedules")]
+        permissions: ClassVar = [
+            ("operate_schedules", "Can pause, resume, trigger, sync and delete schedules")
+        ]
         indexes: ClassVar = [models.Index(fields=["schedule", "-id"], name="act_by_schedule")]
         triggers: ClassVar = [
             pgtrigger.Protect(name="never_deleted", operation=pgtrigger.Delete),

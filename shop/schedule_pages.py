@@ -1,4 +1,4 @@
-"""The ops' page of schedules: how they stand, and forms to pause, resume and run them."""
+"""The ops' page of schedules: how they stand, and forms to run, pause, resume, sync and delete them."""
 
 from __future__ import annotations
 
@@ -43,12 +43,28 @@ class _Act:
     dangerous: bool = False
 
     def why_not(self, standing: Standing) -> str:
+        if self.verb == "sync":
+            as_declared = standing.made and not standing.differs
+            return "It is as declared; there is nothing to do." if as_declared else ""
         if not standing.made:
             return "Temporal does not have it yet; the next worker that starts makes it."
         if self.verb == "pause" and standing.paused:
             return "It is paused already."
         if self.verb == "resume" and not standing.paused:
             return "It is not paused."
+        return ""
+
+    def will(self, standing: Standing) -> str:
+        """What it means for this schedule, as it is now."""
+        match self.verb:
+            case "sync" if not standing.made:
+                return f"It is made: it runs {standing.schedule.times}."
+            case "sync":
+                return (
+                    f"It is changed: {', '.join(standing.differs)}. It then runs {standing.schedule.times}."
+                )
+            case "pause" | "delete" if standing.next and not standing.paused:
+                return f"The run at {standing.next[0]:%Y-%m-%d %H:%M} UTC does not start."
         return ""
 
 
@@ -72,6 +88,19 @@ _ACTS = {
             "resume",
             "Resume",
             "It runs again at its next time, and that run takes up all that has happened since the last one.",
+        ),
+        _Act(
+            "sync",
+            "Bring up to date",
+            "Temporal's schedule becomes as it is declared and set up here. A pause stays, and a run that is "
+            "under way goes on. Each worker does this when it starts.",
+        ),
+        _Act(
+            "delete",
+            "Delete",
+            "Temporal forgets the schedule and its pause; what its runs found is kept, and a run that is under way "
+            "goes on. The next worker that starts makes it again: to stop it for good, pause it.",
+            dangerous=True,
         ),
     )
 }
@@ -143,7 +172,7 @@ def _act(request: HttpRequest, schedule_id: str, verb: str) -> HttpResponse:
                 request, messages.INFO if acted.repeated else messages.SUCCESS, acted.message
             )
             return HttpResponseRedirect(reverse("admin:schedules"))
-    why_not = "" if posted else _why_not(act, schedule)
+    why_not, will = ("", "") if posted else _preview(act, schedule)
     plain_form: Any = form  # the fieldset template takes any form; the stubs do not know
     return _page(
         request,
@@ -153,6 +182,7 @@ def _act(request: HttpRequest, schedule_id: str, verb: str) -> HttpResponse:
             "act": act,
             "schedule": schedule,
             "why_not": why_not,
+            "will": will,
             "form": form,
             "adminform": AdminForm(plain_form, [(None, {"fields": ["reason"]})], {}),
             "media": form.media,
@@ -160,12 +190,13 @@ def _act(request: HttpRequest, schedule_id: str, verb: str) -> HttpResponse:
     )
 
 
-def _why_not(act: _Act, schedule: Schedule) -> str:
+def _preview(act: _Act, schedule: Schedule) -> tuple[str, str]:
+    """Why it cannot be done now, and what it will do."""
     try:
         (standing,) = async_to_sync(standings)(temporal.client(), [schedule])
     except ScheduleProblem as problem:
-        return str(problem)
-    return act.why_not(standing)
+        return str(problem), ""
+    return act.why_not(standing), act.will(standing)
 
 
 def _cards(request: HttpRequest) -> dict[str, Any]:
@@ -205,8 +236,8 @@ def _card(request: HttpRequest, schedule: Schedule, standing: Standing | None) -
 
 
 def _buttons(schedule: Schedule, standing: Standing | None) -> list[Button]:
-    """Run now, and one of pause and resume; none while nobody knows how it stands."""
-    if standing is None or not standing.made:
+    """What can be done with it; nothing while nobody knows how it stands."""
+    if standing is None:
         return []
     return [
         Button(act.label, reverse("admin:schedule_act", args=[schedule.id, act.verb]), "", act.dangerous)

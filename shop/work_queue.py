@@ -12,7 +12,7 @@ from django.urls import reverse
 
 from orders.admin.listing import due_soon, lapsing
 from orders.models import DeadLetter, Order
-from payments.models import OutgoingTransfer, ReviewItem
+from payments.models import BatchRun, OutgoingTransfer, ReviewItem
 from shop.kernel.admin.messages import overdue
 from shop.kernel.models import OutboxMessage
 from shop.schedules.declared import is_late, ours
@@ -88,6 +88,13 @@ _KINDS = (
         "orders_order",
         "authorization=lapsing",
         urgent=True,
+    ),
+    _Kind(
+        "Payment checks that died or left a provider out",
+        "payments.view_batchrun",
+        BatchRun.not_made_up_for,
+        "payments_batchrun",
+        "state=left",
     ),
     _Kind(
         "Messages to Temporal that wait for more than a minute",

@@ -27,6 +27,9 @@ from temporalio.testing import WorkflowEnvironment
 from shop.up import ports, postgres, temporal
 from shop.up.processes import last_lines, spawn
 
+# Each worker makes the hourly schedule on a server that all tests share: at the full hour it must not run into them.
+NEVER = "0 0 0 29 2 * 2096"
+
 _browser_skips = pytest.StashKey[list[str]]()
 _servers = contextlib.ExitStack()
 
@@ -39,6 +42,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
     early_config.stash[_browser_skips] = []
     os.environ.setdefault("DEBUG", "true")
     os.environ.setdefault("EMAIL_URL", "memorymail://")
+    os.environ.setdefault("PAYMENT_CHECK_CRON", NEVER)
     if not os.environ.get("DATABASE_URL"):
         os.environ["DATABASE_URL"] = _servers.enter_context(temporary_postgres())
     return (yield)

@@ -23,7 +23,7 @@ class StateFilter(admin.SimpleListFilter):
     parameter_name = "state"
 
     def lookups(self, request: HttpRequest, model_admin: object) -> list[tuple[str, str]]:
-        return [(state.value, str(state.label)) for state in State]
+        return [*((state.value, str(state.label)) for state in State), ("left", str(_("not made up for yet")))]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[BatchRun]) -> QuerySet[BatchRun]:
         ended = queryset.filter(finished_at__isnull=False)
@@ -33,6 +33,8 @@ class StateFilter(admin.SimpleListFilter):
                 return ended.filter(unavailable={})
             case State.INCOMPLETE:
                 return ended.exclude(unavailable={})
+            case "left":
+                return queryset.filter(pk__in=BatchRun.not_made_up_for().values("pk"))
             case State.DIED:
                 return queryset.filter(**silent)
             case State.RUNNING:

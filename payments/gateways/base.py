@@ -74,6 +74,13 @@ class GatewayEvent:
     detail: str = ""
     authorized_until: datetime | None = None
 
+    @property
+    def flaw(self) -> str:
+        """Why it can be no news of a payment, for “It …”; empty if it can."""
+        if not (self.payment_reference and self.psp_reference):
+            return "names no payment."
+        return "names an amount below zero." if self.money.amount < 0 else ""
+
     def to_json(self) -> dict[str, Any]:
         """As plain JSON types, for storing."""
         until = self.authorized_until

@@ -30,15 +30,17 @@ CALL_S = 13.0  # what a provider's client may take; an activity must have as muc
 
 # No network and no effect at the provider.
 OURS = frozenset({"parse_webhook"})
+# Not about one payment, which alone may be what the provider chokes on.
+ABOUT_MANY = frozenset({"changes", "statuses"})
 
 CALLS = Counter(
     "vorkasse_gateway_calls_total",
-    "Calls of a provider, and calls not sent",
+    "Calls of a provider, and calls not sent.",
     ["gateway", "method", "outcome"],
 )
-CALL_TIME = Histogram("vorkasse_gateway_call_seconds", "How long a provider takes", ["gateway", "method"])
-WAITED = Counter("vorkasse_gateway_waited_seconds_total", "Time waited for the rate", ["gateway"])
-DOWN = Gauge("vorkasse_gateway_down", "1 while a provider's circuit is open, as last seen here", ["gateway"])
+CALL_TIME = Histogram("vorkasse_gateway_call_seconds", "How long a provider takes.", ["gateway", "method"])
+WAITED = Counter("vorkasse_gateway_waited_seconds_total", "Time waited for the rate.", ["gateway"])
+DOWN = Gauge("vorkasse_gateway_down", "1 while a provider's circuit is open, as last seen here.", ["gateway"])
 
 _may_wait_s: ContextVar[float] = ContextVar("may_wait_s", default=0.0)
 _activity_began: ContextVar[float] = ContextVar("activity_began")
@@ -86,7 +88,7 @@ class _Mannered:
             outcome, answer, error = _outcome(call, args, kwargs)
         CALLS.labels(name, method, outcome).inc()
         try:
-            self._note(leave, error, about=str(args[0]) if args else method)
+            self._note(leave, error, about="" if method in ABOUT_MANY or not args else str(args[0]))
         except DatabaseError:  # the answer is worth more than the note
             log.exception("What a call of %s came to could not be noted", name)
         if error is not None:

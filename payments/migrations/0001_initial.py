@@ -403,6 +403,7 @@ class Migration(migrations.Migration):
                             ("chargeback", "money taken back"),
                             ("refund_failed", "refund failed"),
                             ("undeliverable", "message to a finished order"),
+                            ("unfit", "cannot be stored"),
                         ],
                         max_length=20,
                         verbose_name="reason",

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import ClassVar
 
 from django.db import models
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
@@ -71,6 +72,14 @@ class BatchRun(models.Model):
         if self.finished_at is not None:
             return self.State.INCOMPLETE if self.unavailable else self.State.FINISHED
         return self.State.DIED if self.seen_at < self.silent_since() else self.State.RUNNING
+
+    @classmethod
+    def not_made_up_for(cls) -> models.QuerySet[BatchRun]:
+        """Those that died or left gateways out, since the last one that did neither: it took up what they left."""
+        last = cls.objects.filter(finished_at__isnull=False, unavailable={}).order_by("-id").values("id")[:1]
+        since = cls.objects.filter(id__gt=Coalesce(models.Subquery(last), 0))
+        silent = models.Q(finished_at=None, seen_at__lt=cls.silent_since())
+        return since.filter(models.Q(finished_at__isnull=False) | silent)
 
     @classmethod
     def silent_since(cls) -> datetime:

@@ -25,6 +25,7 @@ class ReviewItem(models.Model):
         CHARGEBACK = "chargeback", _("money taken back")
         REFUND_FAILED = "refund_failed", _("refund failed")
         UNDELIVERABLE = "undeliverable", _("message to a finished order")
+        UNFIT = "unfit", _("cannot be stored")
 
     class State(models.TextChoices):
         OPEN = "open", _("open")

@@ -206,8 +206,9 @@ def refused_as_too_many(gateway: str, error: str, retry_after_s: float | None) -
 
 _NO_ANSWER = """
     WITH was AS MATERIALIZED (
-        SELECT id, open_until IS NULL AS was_up, (last_failed <> %(about)s)::int AS counts,
-            CASE WHEN open_until IS NULL THEN last_failed <> %(about)s AND failures + 1 >= %(down_after)s
+        SELECT id, open_until IS NULL AS was_up, (last_failed IS DISTINCT FROM nullif(%(about)s, ''))::int AS counts,
+            CASE WHEN open_until IS NULL THEN last_failed IS DISTINCT FROM nullif(%(about)s, '')
+                    AND failures + 1 >= %(down_after)s
                 ELSE coalesce(probing_until = %(probe)s, false) END AS opens,
             statement_timestamp() + %(told)s::interval AS told_until,
             statement_timestamp()
@@ -232,7 +233,10 @@ _NO_ANSWER = """
 def gave_no_answer(
     gateway: str, about: str, error: str, retry_after_s: float | None = None, probe: datetime | None = None
 ) -> None:
-    """A call about one payment had no answer that can be used. Enough of them in a row, and the circuit opens."""
+    """A call had no answer that can be used. Enough of them in a row, and the circuit opens.
+
+    `about`: the one payment that it was about, which is counted once in a row; empty for a call about many.
+    """
     arguments = {
         "gateway": gateway,
         "probe": probe,

@@ -13,7 +13,7 @@ from payments.gateways import gateway
 from payments.models import BatchRun
 from payments.workflows.types import BatchEnd, BatchStart, GatewayCheck
 
-RUNS = Counter("vorkasse_payment_batch_runs", "Batch runs that ended, by what came of them.", ["state"])
+RUNS = Counter("vorkasse_payment_batch_runs_total", "Batch runs that ended, by what came of them.", ["state"])
 
 
 @transaction.atomic

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Mapping, Sequence
 
 from django.db import transaction
 from django.utils import timezone
@@ -23,20 +22,16 @@ from prometheus_client import Counter as Metric
 from payments.gateways import gateway
 from payments.gateways.base import Gateway, GatewayError, GatewayEvent, RemotePayment
 from payments.ledger import Totals
-from payments.models import ChangeCursor, Payment
-from payments.services import strays
-from payments.services.recording import absorb_many, record_many, totals_of
+from payments.models import ChangeCursor, Payment, PaymentEvent
+from payments.services import strays, unfit
+from payments.services.recording import absorb_many, record, record_many, totals_of
 from payments.workflows.types import MOST_ORDERS, PageChecked, PaymentState, PendingOrders, Tally
 
 log = logging.getLogger(__name__)
 
-A = TypeVar("A")
 TIMEOUT = "timeout"
 
-CALLS = Metric(
-    "vorkasse_payment_check_calls", "Questions to providers by payment checks.", ["gateway", "outcome"]
-)
-CHECKED = Metric("vorkasse_payments_checked", "Payments that checks had news of.", ["gateway", "found"])
+CHECKED = Metric("vorkasse_payments_checked_total", "Payments that checks had news of.", ["gateway", "found"])
 
 
 class TooManyOrders(ValueError):
@@ -58,7 +53,7 @@ def check_changes_page(gateway_name: str, *, overlap: bool = False) -> PageCheck
     """
     provider = gateway(gateway_name)
     before = ChangeCursor.objects.get_or_create(gateway=gateway_name)[0].cursor
-    page = _call(gateway_name, lambda: provider.changes(before, overlap=overlap))
+    page = provider.changes(before, overlap=overlap)
     with transaction.atomic():
         cursor = ChangeCursor.objects.select_for_update().get(gateway=gateway_name)
         if cursor.cursor != before:
@@ -75,6 +70,19 @@ def check_changes_page(gateway_name: str, *, overlap: bool = False) -> PageCheck
 
 
 def _take(gateway_name: str, events: Sequence[GatewayEvent]) -> Counter[str]:
+    def keep(event: GatewayEvent, why: str) -> None:
+        unfit.keep(gateway_name, event, why)
+
+    for event in events:
+        if event.flaw:
+            keep(event, f"it {event.flaw}")
+    news = [event for event in events if not event.flaw]
+    new = unfit.write_all_but(keep, lambda some: _write(gateway_name, some), news)
+    return _found({row.payment_id: row.payment for row in new}.values())
+
+
+def _write(gateway_name: str, events: Sequence[GatewayEvent]) -> list[PaymentEvent]:
+    """What was new."""
     told: dict[str, list[GatewayEvent]] = defaultdict(list)
     for event in events:
         told[event.payment_reference].append(event)
@@ -84,8 +92,7 @@ def _take(gateway_name: str, events: Sequence[GatewayEvent]) -> Counter[str]:
         strays.keep(gateway_name, strange)
         # One of them may have learnt its reference while we waited for its lock.
         known = _known(gateway_name, told)
-    new = record_many([(payment, told[reference]) for reference, payment in known.items()], "check")
-    return _found({row.payment_id: row.payment for row in new}.values())
+    return record_many([(payment, told[reference]) for reference, payment in known.items()], "check")
 
 
 def _known(gateway_name: str, references: Iterable[str]) -> dict[str, Payment]:
@@ -141,13 +148,15 @@ def check_orders(order_numbers: Sequence[str]) -> dict[str, PaymentState]:
     payments = list(latest.order_by("merchant_reference", "-pk").distinct("merchant_reference"))
     to_ask: dict[str, list[Payment]] = defaultdict(list)
     for payment in payments:
-        if payment.is_open and payment.reference and gateway(payment.gateway).capabilities.remote:
+        if payment.is_open and payment.reference:
             to_ask[payment.gateway].append(payment)
     absorbed: dict[int, Payment] = {}
     errors = []
     for name, asked in to_ask.items():
         try:
-            absorbed |= _absorb(asked, _statuses(gateway(name), asked))
+            provider = gateway(name)
+            if provider.capabilities.remote:
+                absorbed |= _absorb(asked, _statuses(provider, asked))
         except GatewayError as error:  # the others' answers count all the same
             errors.append(error)
     if errors:
@@ -162,7 +171,7 @@ def check_orders(order_numbers: Sequence[str]) -> dict[str, PaymentState]:
 
 
 def _statuses(provider: Gateway, payments: Sequence[Payment]) -> Mapping[str, RemotePayment | None]:
-    answers = _call(provider.name, lambda: provider.statuses([payment.reference for payment in payments]))
+    answers = provider.statuses([payment.reference for payment in payments])
     unknown_there = [reference for reference, remote in answers.items() if remote is None]
     if unknown_there:
         log.warning(
@@ -179,19 +188,21 @@ def _calls(provider: Gateway, payments: int) -> int:
     return 1 if provider.capabilities.batch_status else payments
 
 
-def _call(gateway_name: str, ask: Callable[[], A]) -> A:
-    try:
-        answer = ask()
-    except GatewayError:
-        CALLS.labels(gateway_name, "failed").inc()
-        raise
-    CALLS.labels(gateway_name, "answered").inc()
-    return answer
-
-
 def _absorb(asked: Sequence[Payment], answers: Mapping[str, RemotePayment | None]) -> dict[int, Payment]:
     seen = [(payment, remote) for payment in asked if (remote := answers.get(payment.reference))]
-    return {payment.pk: payment for payment in absorb_many(seen, "check")}
+    with transaction.atomic():
+        absorbed = unfit.write_all_but(_absorb_in_parts, lambda some: absorb_many(some, "check"), seen)
+    return {payment.pk: payment for payment in absorbed}
+
+
+def _absorb_in_parts(view: tuple[Payment, RemotePayment], _why: str) -> None:
+    """One of its events cannot be written; the others count all the same."""
+    payment, remote = view
+    unfit.write_all_but(
+        lambda event, why: unfit.keep(payment.gateway, event, why),
+        lambda some: record(payment, some, "check"),
+        remote.events,
+    )
 
 
 # --- what was found --------------------------------------------------------------------------------------

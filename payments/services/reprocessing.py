@@ -8,7 +8,7 @@ from django.db import transaction
 
 from payments.gateways.base import GatewayError, WebhookRejected
 from payments.models import ReviewItem, WebhookDelivery, WebhookReprocessing
-from payments.services import bookings, strays, webhooks
+from payments.services import bookings, strays, unfit, webhooks
 
 State = WebhookDelivery.State
 
@@ -37,6 +37,7 @@ def reprocess(pk: int, actor: str) -> Reprocessed:
     try:
         with transaction.atomic():
             taken = webhooks.take(delivery)
+            unfit.close(delivery, actor, taken.message)
             _write_down(delivery, actor, taken.message)
     except GatewayError as error:
         with transaction.atomic():
@@ -75,6 +76,8 @@ def why_not_decide(item: ReviewItem) -> str:
     """Why its webhooks can be neither processed again nor discarded; empty if they can."""
     if item.webhook_id is None:
         return "It is not about a webhook."
+    if item.reason == ReviewItem.Reason.UNFIT:
+        return "It is not about an unknown payment. Process the webhook again, or close the item."
     if item.state == ReviewItem.State.CLOSED:
         return _closed_by(item)
     return ""

@@ -94,7 +94,7 @@ def why_not_close(item: ReviewItem) -> str:
         return f"{money_of(item)} of it are still in review: assign, pay back or discard them."
     if item.reason == Reason.TOO_LITTLE:
         return "Accept what has come as full payment, wait for the rest, or pay it back."
-    if item.webhook_id is not None:
+    if item.webhook_id is not None and item.reason != Reason.UNFIT:
         return "Discard the webhooks, if the payment is none of the shop's."
     return ""
 

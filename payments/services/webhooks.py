@@ -14,7 +14,7 @@ from django.db import DataError, IntegrityError, transaction
 from payments.gateways import gateway
 from payments.gateways.base import GatewayEvent, WebhookRejected
 from payments.models import Payment, PaymentEvent, WebhookDelivery
-from payments.services import strays
+from payments.services import strays, unfit
 from payments.services.recording import record, take_in
 
 State = WebhookDelivery.State
@@ -88,12 +88,15 @@ def reject(delivery: WebhookDelivery, rejection: WebhookRejected) -> None:
 
 
 def _verified(delivery: WebhookDelivery) -> list[GatewayEvent]:
-    provider = gateway(delivery.gateway)
-    news = provider.parse_webhook(delivery.headers, bytes(delivery.body), delivery.received_at)
-    if not all(event.payment_reference and event.psp_reference for event in news):
-        raise WebhookRejected("The webhook names no payment.", "not_understood")
-    if any(event.money.amount < 0 for event in news):
-        raise WebhookRejected("The webhook names an amount below zero.", "not_understood")
+    news: Sequence[GatewayEvent]
+    if unfit.is_ours(delivery):
+        news = unfit.read(delivery)
+    else:
+        provider = gateway(delivery.gateway)
+        news = provider.parse_webhook(delivery.headers, bytes(delivery.body), delivery.received_at)
+    for event in news:
+        if event.flaw:
+            raise WebhookRejected(f"The webhook {event.flaw}", "not_understood")
     return list(news)
 
 

@@ -29,6 +29,7 @@ class Migration(migrations.Migration):
                             ("pause", "pause"),
                             ("resume", "resume"),
                             ("trigger", "run now"),
+                            ("sync", "bring up to date"),
                             ("delete", "delete"),
                         ],
                         max_length=10,
@@ -45,7 +46,9 @@ class Migration(migrations.Migration):
                 "verbose_name": "schedule history",
                 "verbose_name_plural": "schedule history",
                 "ordering": ["-id"],
-                "permissions": [("operate_schedules", "Can pause, resume and trigger schedules")],
+                "permissions": [
+                    ("operate_schedules", "Can pause, resume, trigger, sync and delete schedules")
+                ],
                 "indexes": [models.Index(fields=["schedule", "-id"], name="act_by_schedule")],
             },
         ),

@@ -14,7 +14,7 @@ from temporalio.client import Client
 
 from shop.kernel import temporal
 from shop.models import ScheduleAct
-from shop.schedules import verbs
+from shop.schedules import syncing, verbs
 from shop.schedules.engine import ScheduleProblem
 
 Verb = ScheduleAct.Verb
@@ -22,6 +22,7 @@ _VERBS: dict[str, Callable[[Client, str, str, str], Coroutine[Any, Any, str]]] =
     Verb.PAUSE: verbs.pause,
     Verb.RESUME: verbs.resume,
     Verb.TRIGGER: verbs.trigger,
+    Verb.SYNC: syncing.sync_one,
     Verb.DELETE: verbs.delete,
 }
 

@@ -16,6 +16,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from shop.schedules import engine
 from shop.schedules.declared import Schedule
 from shop.schedules.engine import UnknownSchedule, patient
+from shop.schedules.syncing import differences
 
 PATIENCE_S = 4
 RUNS = 5
@@ -51,10 +52,14 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """`made`: Temporal has it. `waiting` runs start when the one under way ends. Newest run first."""
+    """`made`: Temporal has it, but for `differs` as declared. Newest run first.
+
+    `waiting` runs start when the one under way ends.
+    """
 
     schedule: Schedule
     made: bool = False
+    differs: Sequence[str] = ()
     paused: bool = False
     note: str = ""
     next: Sequence[datetime] = ()
@@ -89,6 +94,7 @@ async def _standing(client: Client, schedule: Schedule) -> Standing:
     return Standing(
         schedule,
         made=True,
+        differs=await differences(client, schedule, found.schedule),
         paused=state.paused,
         note=state.notes,
         next=[_at(moment) for moment in info.future_action_times[:STEPS_AHEAD]],

@@ -18,7 +18,7 @@ from temporalio.api.workflow.v1 import NewWorkflowExecutionInfo
 from temporalio.client import Client
 from temporalio.service import RPCError
 
-from shop.schedules import engine
+from shop.schedules import engine, verbs
 from shop.schedules.declared import Schedule, ours
 from shop.schedules.engine import ScheduleProblem, TemporalAway, UnknownSchedule, patient
 
@@ -48,7 +48,8 @@ async def sync(client: Client) -> Synced:
     schedules = ours()
     for schedule in schedules:
         try:
-            done.append(await _make_as_declared(client, schedule))
+            if what := await _make_as_declared(client, schedule):
+                done.append(f"{schedule.id} {what}")
         except ScheduleProblem as problem:
             problems.append(str(problem))
         except RPCError as error:
@@ -58,7 +59,26 @@ async def sync(client: Client) -> Synced:
     for schedule_id in await engine.list_ours(client) - {schedule.id for schedule in schedules}:
         if await engine.delete(client, schedule_id):
             done.append(f"{schedule_id} was removed: it is no longer declared.")
-    return Synced([sentence for sentence in done if sentence], problems)
+    return Synced(done, problems)
+
+
+@patient(verbs.PATIENCE_S)
+async def sync_one(client: Client, schedule_id: str, note: str, key: str) -> str:
+    """Make one schedule as declared; what came of it, in a sentence."""
+    for schedule in ours():
+        if schedule.id == schedule_id:
+            what = await _make_as_declared(client, schedule)
+            return f"It {what}" if what else "It is as declared; nothing was to do."
+    raise ScheduleProblem(f"We have no schedule “{schedule_id}”.")
+
+
+async def differences(client: Client, schedule: Schedule, found: Made) -> list[str]:
+    """In what the engine's schedule is other than declared: what `sync` would change."""
+    return _different(_facts(found), _facts(await _as_declared(client, schedule)))
+
+
+def _different(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    return sorted(name for name in here if here[name] != there[name])
 
 
 async def sync_in_the_end(client: Client) -> None:
@@ -81,7 +101,7 @@ async def sync_in_the_end(client: Client) -> None:
 
 
 async def _make_as_declared(client: Client, schedule: Schedule) -> str:
-    """What was done, in a sentence; empty if nothing was to do."""
+    """What was done, for “It …”; empty if nothing was to do."""
     wanted = await _as_declared(client, schedule)
     changed: set[str] = set()
     for _ in range(ATTEMPTS):
@@ -89,13 +109,12 @@ async def _make_as_declared(client: Client, schedule: Schedule) -> str:
             found = await engine.describe(client, schedule.id)
         except UnknownSchedule:
             if await engine.create(client, schedule.id, wanted):
-                return f"{schedule.id} was made: it runs {schedule.times}."
+                return f"was made: it runs {schedule.times}."
             continue
-        there, here = _facts(found.schedule), _facts(wanted)
-        differs = {name for name in here if here[name] != there[name]}
+        differs = _different(_facts(found.schedule), _facts(wanted))
         if not differs:
-            return f"{schedule.id} was changed: {', '.join(sorted(changed))}." if changed else ""
-        changed |= differs
+            return f"was changed: {', '.join(sorted(changed))}." if changed else ""
+        changed.update(differs)
         # The state as found: with the token, the update is void if somebody has changed it in the meantime.
         wanted.state.CopyFrom(found.schedule.state)
         await engine.update(client, schedule.id, wanted, found.conflict_token)

@@ -42,7 +42,7 @@ from shop.up import ports, temporal
 from shop.up.processes import spawn
 from tests.payments.sandbox_process import SandboxProcess, sandbox
 from tests.payments.waiting_orders import PRICE, waiting_orders
-from tests.servers import temporary_folder
+from tests.servers import NEVER, temporary_folder
 from tests.waiting import wait_until
 
 UNIT = "orders/s"
@@ -354,6 +354,7 @@ def _worker(folder: Path, engine: str, provider: SandboxProcess) -> Iterator[sub
         "SANDBOX_URL": provider.url,
         "SANDBOX_API_KEY": provider.api_key,
         "BANK_IBAN": "",
+        "PAYMENT_CHECK_CRON": NEVER,
     }
     command = [sys.executable, "manage.py", "runworker", "--queue", "payment-checks"]
     command += ["--concurrency", str(AT_ONCE), "--health-port", str(health)]

@@ -22,18 +22,19 @@ from hypothesis import strategies as st
 from pytest_django.fixtures import Settings
 
 from orders.models import Saga
-from payments.gateways import gateway
+from payments.gateways import gateway, manners
 from payments.gateways.base import (
     Gateway,
     GatewayMisconfigured,
     GatewayRefused,
     GatewayUnavailable,
     RemotePayment,
+    RemoteStatus,
     one_by_one,
 )
-from payments.gateways.sandbox import OVERLAP, SandboxGateway
+from payments.gateways.sandbox import OVERLAP, SandboxGateway, _event
 from payments.models import BatchRun, ChangeCursor, Payment, PaymentEvent, ReviewItem, WebhookDelivery
-from payments.services import batch_runs, checking
+from payments.services import batch_runs, checking, reprocessing, reviewing
 from payments.services.recording import absorb, open_payment
 from payments.workflows.types import BatchEnd, BatchStart, PageChecked, Tally
 from shop.kernel import outbox
@@ -272,6 +273,86 @@ def test_money_in_another_currency_is_for_a_person(feed: OddFeed) -> None:
     assert not confirmed()
 
 
+LONG = "r" * 161
+
+
+@pytest.mark.parametrize(
+    ("unfit", "says"),
+    [
+        ({"psp_reference": LONG}, "too long"),
+        ({"payment_reference": LONG}, "too long"),
+        ({"amount": 2**63}, "out of range"),
+        ({"detail": "a\0b"}, "NUL"),
+        ({"payment_reference": ""}, "it names no payment."),
+        ({"amount": -1}, "it names an amount below zero."),
+    ],
+)
+def test_what_cannot_be_stored_is_for_a_person_once_and_keeps_no_other_from_the_books(
+    feed: OddFeed, unfit: dict[str, Any], says: str
+) -> None:
+    payments = waiting(30)
+    feed.events = [happened(payment, **(unfit if n == 17 else {})) for n, payment in enumerate(payments)]
+    assert check_all() == Tally(total_checked=29, paid=29, provider_calls=1)
+    before = books()
+    assert check_all() == Tally(provider_calls=1)
+    assert (books(), cursor()) == (before, "30")
+    item, kept = ReviewItem.objects.get(), WebhookDelivery.objects.get()
+    assert (item.reason, item.webhook, kept.state) == ("unfit", kept, "rejected")
+    assert says in item.detail
+    assert says in kept.error
+    assert "sandbox tells of payment" in item.detail
+
+
+def test_kept_event_is_processed_again_by_a_person_once_there_is_room(feed: OddFeed) -> None:
+    (payment,) = waiting(1)
+    feed.events = [happened(payment, psp_reference=LONG)]
+    check_all()
+    item = ReviewItem.objects.get()
+    assert (item.payment, item.merchant_reference) == (payment, "ORD-1")
+    assert reviewing.why_not_close(item) == ""
+    kept = WebhookDelivery.objects.get()
+    with pytest.raises(reprocessing.NotProcessed, match="cannot be stored: value too long"):
+        reprocessing.reprocess(kept.pk, "ada")
+    with connection.cursor() as sql:
+        sql.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        sql.execute("ALTER TABLE payments_paymentevent ALTER psp_reference TYPE varchar(200)")
+    assert not reprocessing.reprocess(kept.pk, "ada").repeated
+    assert confirmed() == ["order-saga-ORD-1"]
+    item.refresh_from_db()
+    assert (item.state, item.resolved_by) == ("closed", "ada")
+
+
+def test_one_waiting_payment_with_an_event_that_cannot_be_stored_stops_no_other(
+    feed: OddFeed, settings: Settings
+) -> None:
+    payments = waiting(5)
+
+    def view(payment: Payment, *events: Event) -> RemotePayment:
+        return RemotePayment(
+            payment_reference=payment.reference,
+            merchant_reference=payment.merchant_reference,
+            currency="EUR",
+            status=RemoteStatus.PAID,
+            authorized=PRICE,
+            received=PRICE,
+            captured=0,
+            refunded=0,
+            voided=0,
+            authorized_until=None,
+            events=tuple(_event(event) for event in events),
+        )
+
+    odd = happened(payments[2], type="authorization_adjustment", psp_reference=LONG, amount=0)
+    answers = {
+        payment.reference: view(payment, *([odd] if n == 2 else []), happened(payment))
+        for n, payment in enumerate(payments)
+    }
+    absorbed = checking._absorb(payments, answers)
+    assert len(absorbed) == 4
+    assert len(confirmed()) == 5  # of the odd one the money counts too
+    assert ReviewItem.objects.get().payment == payments[2]
+
+
 def test_too_much_and_too_late_money_of_a_page_is_for_a_person(feed: OddFeed) -> None:
     over, late = waiting(2)
     Saga.objects.filter(payment=late).update(status="cancelled")
@@ -472,8 +553,16 @@ def pay(provider: SandboxProcess, payment: Payment, verb: str = "pay") -> None:
         customer.post(f"/customer/{payment.reference}/{verb}", json={}).raise_for_status()
 
 
-def calls(outcome: str = "answered") -> float:
-    return float(checking.CALLS.labels("sandbox", outcome)._value.get())
+def calls() -> float:
+    """Answered questions about payments, one by one or together."""
+    told = manners.CALLS.collect()[0].samples
+    return sum(
+        sample.value
+        for sample in told
+        if sample.name.endswith("_total")
+        and sample.labels["method"] in ("status", "statuses")
+        and sample.labels["outcome"] == "answered"
+    )
 
 
 def test_orders_are_checked_by_number_in_one_call_where_the_provider_has_one(
@@ -665,3 +754,29 @@ def test_a_run_that_died_is_told_from_one_that_is_under_way(settings: Settings) 
     assert BatchRun.objects.get().state == "running"
     batch_runs.finish(replace(END, unavailable={"sandbox": "It is down."}))
     assert BatchRun.objects.get().state == "incomplete"
+
+
+def test_runs_that_died_or_left_a_gateway_out_are_open_until_one_has_made_up_for_them(
+    settings: Settings,
+) -> None:
+    settings.PAYMENT_GATEWAYS = {"sandbox": "payments.gateways.sandbox.SandboxGateway"}
+    now = timezone.now().isoformat()
+
+    def run(number: int, *, ends: bool, **away: str) -> None:
+        batch_runs.start(BatchStart(f"w{number}", "r", now, []))
+        if ends:
+            batch_runs.finish(BatchEnd(f"w{number}", "r", now, Tally(), away))
+
+    def still_open() -> list[str]:
+        return list(BatchRun.not_made_up_for().order_by("id").values_list("workflow_id", flat=True))
+
+    run(1, ends=True, sandbox="It is down.")
+    assert still_open() == ["w1"]
+    run(2, ends=True)
+    run(3, ends=False)
+    assert still_open() == []
+    BatchRun.objects.filter(workflow_id="w3").update(seen_at=timezone.now() - timedelta(days=1))
+    run(4, ends=True, sandbox="It is down.")
+    assert still_open() == ["w3", "w4"]
+    run(5, ends=True)
+    assert still_open() == []

@@ -366,6 +366,14 @@ def test_one_payment_that_the_provider_chokes_on_does_not_make_it_down(provider:
     assert not state().is_down
 
 
+def test_provider_that_only_checks_ask_is_down_all_the_same(provider: CountedProvider) -> None:
+    provider.faults(down=True)
+    for number in range(1, DOWN_AFTER + 1):
+        with pytest.raises(GatewayUnavailable):
+            gateway("sandbox").statuses(["a", "b"]) if number % 2 else gateway("sandbox").changes("7")
+        assert state().is_down == (number == DOWN_AFTER)
+
+
 def test_answers_in_between_keep_it_up(provider: CountedProvider) -> None:
     for _ in range(DOWN_AFTER):
         provider.faults(down=True)

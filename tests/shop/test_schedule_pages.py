@@ -50,6 +50,7 @@ def engine_of_the_test(
 ) -> Iterator[None]:
     """The web process's own client, on the test's server; the schedule has a queue that nobody serves."""
     settings.TEMPORAL_ADDRESS = temporal_server
+    settings.PAYMENT_CHECK_CRON = ""
     monkeypatch.setattr(temporal, "_client", None)
     name = uuid4().hex[:8]
     (hourly,) = declared.ours()
@@ -158,7 +159,7 @@ def test_only_ops_may_act_and_everyone_may_look(login: Login) -> None:
         page = http.get(PAGE)
         assert page.status_code == 200
         assert ("Run now" in page.text) == (role == "ops")
-        for verb in ("pause", "resume", "trigger"):
+        for verb in ("pause", "resume", "trigger", "sync", "delete"):
             allowed = 200 if role == "ops" else 403
             assert http.get(act_page(verb)).status_code == allowed
         token = http.get("/admin/password_change/").text
@@ -185,7 +186,7 @@ def test_form_without_a_reason_or_key_does_nothing(login: Login) -> None:
     form, _answer = fill_in(ops, "pause", "first")
     assert "used for something else" in ops.post(act_page("resume"), data=form).text
     assert standing().paused
-    assert ops.get(act_page("delete")).status_code == 404
+    assert ops.get(act_page("describe")).status_code == 404
     assert ops.get(f"{PAGE}nothing/pause/").status_code == 404
 
 
@@ -218,10 +219,48 @@ def test_without_temporal_the_page_says_so_and_the_form_can_be_sent_again(
     assert ScheduleAct.objects.get().done_at
 
 
-def test_schedule_that_is_not_made_yet_is_shown_without_buttons(login: Login) -> None:
-    page = login("ops").get(PAGE).text
+def test_schedule_that_is_not_made_yet_can_be_made_and_nothing_else(login: Login) -> None:
+    ops = login("ops")
+    page = ops.get(PAGE).text
     assert "not made yet" in page
-    assert "Run now" not in page
+    for button, shown in (("sync", True), ("trigger", False), ("pause", False), ("delete", False)):
+        assert (act_page(button) in page) == shown
+    assert "It is made: it runs every 1 h." in ops.get(act_page("sync")).text
+    fill_in(ops, "sync", "no worker yet")
+    page = ops.get(PAGE).text
+    assert "It was made: it runs every 1 h." in page
+    assert (act_page("sync") in page, act_page("trigger") in page) == (False, True)
+    assert "It is as declared; there is nothing to do." in ops.get(act_page("sync")).text
+    assert standing().made
+
+
+@pytest.mark.usefixtures("synced")
+def test_schedule_that_differs_is_shown_and_brought_up_to_date(
+    login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ops = login("ops")
+    fill_in(ops, "pause", "the bank is closed")
+    (hourly,) = declared.ours()
+    declare(monkeypatch, replace(hourly, every=timedelta(minutes=5)))
+    assert "Temporal has other: limit, times." in ops.get(PAGE).text
+    assert "but Temporal has other limit and times" in command("list")
+    will = ops.get(act_page("sync")).text
+    assert "It is changed: limit, times. It then runs every 5 min." in will
+    fill_in(ops, "sync", "the new interval")
+    assert (standing().differs, standing().paused) == ([], True)
+    assert "not as declared" not in ops.get(PAGE).text
+
+
+@pytest.mark.usefixtures("synced")
+def test_ops_delete_a_schedule_after_being_told_what_follows(login: Login) -> None:
+    ops = login("ops")
+    form = ops.get(act_page("delete")).text
+    assert "does not start" in form
+    assert "to stop it for good, pause it" in form
+    assert standing().made
+    fill_in(ops, "delete", "made anew")
+    assert not standing().made
+    assert list(ScheduleAct.objects.values_list("verb", "reason")) == [("delete", "made anew")]
 
 
 @pytest.mark.usefixtures("synced")
@@ -278,10 +317,12 @@ def test_command_does_what_the_page_does_and_is_on_record() -> None:
     assert command("sync") == "The schedules are as declared; nothing was to do.\n"
     assert command("pause", HOURLY, reason="the bank is closed") == f"Schedule {HOURLY}: It is paused.\n"
     assert "the bank is closed" in command("describe", HOURLY)
+    assert "0 runs, 0 missed" in command("describe")
     assert "paused, every 1 h" in command("list")
     assert "A run starts now." in command("trigger", HOURLY)
     assert "It runs again." in command("resume", HOURLY)
     assert "running" in command("describe")
+    assert "so far:    1 run, 0 missed" in command("describe")
     assert "It is deleted." in command("delete", HOURLY)
     verbs_on_record = ScheduleAct.objects.order_by("id").values_list("verb", flat=True)
     assert list(verbs_on_record) == ["pause", "trigger", "resume", "delete"]

@@ -92,8 +92,9 @@ class Temporal:
 
 
 @pytest.fixture
-def declare(monkeypatch: pytest.MonkeyPatch) -> Callable[..., declared.Schedule]:
+def declare(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Callable[..., declared.Schedule]:
     """Declares our schedule with changes; its runs are taken by no worker of another test."""
+    settings.PAYMENT_CHECK_CRON = ""
     (hourly,) = declared.ours()
     name = uuid4().hex[:8]
 

@@ -76,7 +76,12 @@ def _line(standing: Standing) -> str:
         f"{schedule.id}: {standing.state}, {schedule.times}; "
         f"last run {f'{_when(last.started_at)}, {last.words}' if last else 'none'}; "
         f"next {_when(standing.next[0]) if standing.next and not standing.paused else 'none'}"
+        f"{f'; but {_differs(standing)}' if standing.differs else ''}"
     )
+
+
+def _differs(standing: Standing) -> str:
+    return f"Temporal has other {' and '.join(standing.differs)}; `manage.py schedules sync` makes it as declared here"
 
 
 def _page(standing: Standing) -> str:
@@ -88,9 +93,10 @@ def _page(standing: Standing) -> str:
             f"  state:     {standing.state}{f' ({standing.note})' if standing.note else ''}",
             f"  runs:      {schedule.times}, up to {in_words(schedule.jitter)} later; "
             f"ended after {in_words(schedule.limit)}; made up for until {in_words(schedule.catch_up)} late",
+            *([f"  differs:   {_differs(standing)}"] if standing.differs else []),
             f"  starts:    {schedule.workflow} on queue {schedule.queue}",
             f"  next:      {', '.join(_when(moment) for moment in standing.next) or 'none'}",
-            f"  so far:    {standing.total} runs, {standing.missed} missed, {standing.skipped} skipped; "
+            f"  so far:    {_runs(standing.total)}, {standing.missed} missed, {standing.skipped} skipped; "
             f"{standing.running} under way, {standing.waiting} waiting",
             *(
                 f"  run:       {_when(run.started_at)}, {run.words}"
@@ -100,6 +106,10 @@ def _page(standing: Standing) -> str:
             ),
         ]
     )
+
+
+def _runs(number: int) -> str:
+    return "1 run" if number == 1 else f"{number} runs"
 
 
 def _when(moment: datetime) -> str:
