@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import environ
 from csp.constants import SELF
@@ -14,7 +15,21 @@ from payments.banking.account import checked as check_account
 from shop.kernel.durations import parse_duration
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-env = environ.Env()
+
+
+class _Env(environ.Env):
+    """Keeps the names that it was asked for: `up` hands their values on to commands that are run beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def get_value(self, var: str, *args: Any, **kwargs: Any) -> Any:
+        self.names.add(var)
+        return super().get_value(var, *args, **kwargs)
+
+
+env = _Env()
 
 DEBUG: bool = env.bool("DEBUG", default=False)
 DATA_DIR = Path(env.str("DATA_DIR", default=str(BASE_DIR / ".data"))).resolve()
@@ -211,7 +226,7 @@ BANK_OTHER_IBANS: list[str] = env.list("BANK_OTHER_IBANS", default=[])
 STATEMENT_FOLDER: str = env.str("STATEMENT_FOLDER", default="")
 # Minor units; a payment may be this much short and be accepted as full. Beyond it takes a further permission.
 ACCEPT_DIFFERENCE: int = env.int("ACCEPT_DIFFERENCE", default=100)
-# Gateways whose payments are asked after one by one, hourly; the batch check sees to all the others.
+# Gateways whose payments are also asked after one by one, hourly; the batch check sees to all.
 MONITORED_GATEWAYS: list[str] = env.list("MONITORED_GATEWAYS", default=[])
 WEBHOOK_MAX_BYTES = 256 * 1024
 # How often the payment providers are asked what has changed; a cron expression, if set, says exactly when.

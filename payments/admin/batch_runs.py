@@ -23,7 +23,10 @@ class StateFilter(admin.SimpleListFilter):
     parameter_name = "state"
 
     def lookups(self, request: HttpRequest, model_admin: object) -> list[tuple[str, str]]:
-        return [*((state.value, str(state.label)) for state in State), ("left", str(_("not made up for yet")))]
+        return [
+            *((state.value, str(state.label)) for state in State),
+            ("left", str(_("not made up for yet"))),
+        ]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[BatchRun]) -> QuerySet[BatchRun]:
         ended = queryset.filter(finished_at__isnull=False)

@@ -99,7 +99,8 @@ class _Mannered:
         name = self._gateway.name
         match error:
             case GatewayUnavailable(trouble=Trouble.OUTAGE):
-                availability.gave_no_answer(name, about, str(error), error.retry_after, leave.probe)
+                if availability.gave_no_answer(name, about, str(error), error.retry_after, leave.probe):
+                    DOWN.labels(name).set(1)
             case GatewayUnavailable(trouble=Trouble.TOO_MANY):
                 if leave.probe is not None:
                     availability.answered(name, leave.probe)
@@ -107,6 +108,8 @@ class _Mannered:
                 error.retry_after = error.retry_after or wait_s
             case None | GatewayUnavailable() | GatewayRefused() | GatewayMisconfigured():
                 availability.answered(name, leave.probe)
+                if leave.probe is not None:
+                    DOWN.labels(name).set(0)
 
 
 def _outcome(

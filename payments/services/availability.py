@@ -232,8 +232,8 @@ _NO_ANSWER = """
 
 def gave_no_answer(
     gateway: str, about: str, error: str, retry_after_s: float | None = None, probe: datetime | None = None
-) -> None:
-    """A call had no answer that can be used. Enough of them in a row, and the circuit opens.
+) -> bool:
+    """A call had no answer that can be used. Enough of them in a row, and the circuit opens: whether it did now.
 
     `about`: the one payment that it was about, which is counted once in a row; empty for a call about many.
     """
@@ -250,6 +250,7 @@ def gave_no_answer(
     }
     with _cursor() as cursor:
         cursor.execute(_NO_ANSWER, arguments)
+        return bool(cursor.rowcount)
 
 
 def troubles(gateways: Iterable[str] | None = None) -> list[GatewayState]:

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import ActivityError, is_cancelled_exception
+from temporalio.exceptions import ActivityError, FailureError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
     from payments.workflows.types import PaymentState, PaymentsToCheck
@@ -57,7 +57,7 @@ class MonitorInput:
 
 @dataclass(frozen=True)
 class MonitorResult:
-    """`hours_waited` are whole hours since the first run began; `reason` is that of a stop."""
+    """`hours_waited` are whole hours since the first run began; `reason`: of a stop, or why the last check failed."""
 
     status: MonitorStatus
     hours_waited: int
@@ -82,13 +82,14 @@ class OrderPaymentMonitorWorkflow:
     def __init__(self, monitor: MonitorInput) -> None:
         self._monitor = replace(monitor, started_at=monitor.started_at or workflow.now().isoformat())
         self._stop: StopMonitor | None = None
+        self._trouble = ""
 
     @workflow.run
     async def run(self, monitor: MonitorInput) -> MonitorResult:
         """What became of the payment, or of the watching."""
         for _ in range(CHECKS_PER_RUN):
             if self._monitor.checks_done >= self._monitor.most_checks:
-                return self._result(MonitorStatus.TIMEOUT)
+                return self._result(MonitorStatus.TIMEOUT, self._trouble)
             found = await self._check()
             self._monitor = replace(self._monitor, checks_done=self._monitor.checks_done + 1)
             if found in DECIDED:
@@ -116,8 +117,10 @@ class OrderPaymentMonitorWorkflow:
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise
-            workflow.logger.warning("The payment of %s could not be checked: %s", number, error.cause)
+            self._trouble = error.cause.message if isinstance(error.cause, FailureError) else str(error.cause)
+            workflow.logger.warning("The payment of %s could not be checked: %s", number, self._trouble)
             return PaymentState.PENDING
+        self._trouble = ""
         return found.get(number, PaymentState.PENDING)
 
     def _result(self, status: MonitorStatus, reason: str = "") -> MonitorResult:

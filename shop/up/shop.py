@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -29,14 +29,14 @@ _PREFERRED = {
 }
 
 
-def up(environ: Mapping[str, str], *, demo: bool = True) -> int:
-    """Run the shop until it is stopped; returns the exit code."""
+def up(environ: Mapping[str, str], *, demo: bool = True, settings: Collection[str] = ()) -> int:
+    """Run the shop until it is stopped; returns the exit code. `settings`: names of variables that it reads."""
     data_dir = Path(environ.get("DATA_DIR") or CHECKOUT / ".data").resolve()
     try:
         with datadir.locked(data_dir):
             for note in ("up.json", "settings.json"):
                 (data_dir / note).unlink(missing_ok=True)  # Of a run that was killed.
-            return Shop.settle(data_dir, environ).run(demo=demo)
+            return Shop.settle(data_dir, environ).run(demo=demo, settings=settings)
     except (datadir.AlreadyRunning, ports.BadPort, PostgresError, temporal.TemporalMissing) as problem:
         say(str(problem))
         return 1
@@ -98,7 +98,7 @@ class Shop:
         """Practice accounts and data exist with DEBUG only; the address is always the loopback one."""
         return self.env["DEBUG"].lower() in ("true", "on", "ok", "y", "yes", "1")
 
-    def run(self, *, demo: bool) -> int:
+    def run(self, *, demo: bool, settings: Collection[str] = ()) -> int:
         parts = self.parts(demo=demo)
         logs = self.data_dir / "logs"
         say(f"Starting {', '.join(part.name for part in parts)}.\nThe logs are in {logs}.")
@@ -109,7 +109,7 @@ class Shop:
                 path.unlink(missing_ok=True)
 
         return Supervisor(parts, logs).run(
-            when_ready=lambda: self._announce(note),
+            when_ready=lambda: self._announce(note, settings),
             before_stop=forget,
         )
 
@@ -203,9 +203,10 @@ class Shop:
         """Where `manage.py`, called beside the running shop, finds its settings."""
         return self.data_dir / "settings.json"
 
-    def _announce(self, note: Path) -> None:
+    def _announce(self, note: Path, settings: Collection[str]) -> None:
+        # With what was set for this shop alone: a command beside it must not put its own defaults in their place.
         datadir.write(
-            self.settings_note, {k: v for k, v in self.env.items() if os.environ.get(k) != v or k == "DEBUG"}
+            self.settings_note, {k: v for k, v in self.env.items() if os.environ.get(k) != v or k in settings}
         )
         accounts = self.secrets["accounts"] if self.is_practice else {}
         web, ui = _url(self.ports["web"]), self.env.get("TEMPORAL_UI_URL", "")

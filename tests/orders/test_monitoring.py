@@ -6,10 +6,13 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.test import Client
+from pytest_django.fixtures import Settings
 
 from orders.models import Order, OrderEvent, Saga
 from orders.services import lifecycle, monitoring
 from orders.services.status import move_saga
+from payments.gateways import gateway
+from payments.models import Payment
 from shop.kernel.models import OutboxMessage
 from tests import factories
 from tests.orders.test_admin import address, form_of, page, shop, waiting
@@ -79,5 +82,19 @@ def test_the_command_starts_one_coordinator_for_the_waiting_payments_of_a_gatewa
 
 
 def test_the_command_knows_no_other_gateway(order: Order) -> None:
-    with pytest.raises(CommandError, match="there are: sandbox"):
+    with pytest.raises(CommandError, match="set up are: sandbox"):
         call_command("monitor_payments", "--gateway", "sandbx")
+
+
+def test_the_command_watches_only_what_somebody_can_be_asked_about(order: Order, settings: Settings) -> None:
+    with pytest.raises(CommandError, match="There is no payment of ORD-0"):
+        call_command("monitor_payments", order.number, "ORD-0")
+    bank = {"bank_transfer": "payments.gateways.bank_transfer.BankTransferGateway"}
+    settings.PAYMENT_GATEWAYS = settings.PAYMENT_GATEWAYS | bank
+    with pytest.raises(CommandError, match="bank statements say what has come"):
+        call_command("monitor_payments", "--gateway", "bank_transfer")
+    Payment.objects.update(gateway="bank_transfer")
+    with pytest.raises(CommandError, match="Nobody can be asked about bank_transfer"):
+        call_command("monitor_payments", order.number)
+    gateway.cache_clear()
+    assert not OutboxMessage.objects.filter(name="PaymentCheckCoordinator").exists()

@@ -599,6 +599,18 @@ def test_orders_are_checked_by_number_in_one_call_where_the_provider_has_one(
     assert calls() - before == 1
 
 
+def test_order_of_a_gateway_that_is_not_set_up_any_more_keeps_no_other_from_its_answer(
+    feed: OddFeed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone, here = waiting(2)
+    Payment.objects.filter(pk=gone.pk).update(gateway="klarna")
+    asked: list[Payment] = []
+    monkeypatch.setattr(checking, "_statuses", lambda _, payments: asked.extend(payments) or {})
+    with pytest.raises(GatewayMisconfigured, match="“klarna” is not set up here; set up are: sandbox"):
+        checking.check_orders([gone.merchant_reference, here.merchant_reference])
+    assert asked == [here]
+
+
 def test_more_than_a_hundred_orders_at_once_are_refused_with_a_sentence() -> None:
     with pytest.raises(checking.TooManyOrders, match="At most 100 orders can be checked at once; 101"):
         checking.check_orders([f"ORD-{n}" for n in range(101)])

@@ -117,6 +117,15 @@ def test_a_check_that_fails_for_good_is_no_answer_and_the_next_hour_asks_again()
     assert (result.status, result.hours_waited) == (MonitorStatus.CONFIRMED, 1)
 
 
+def test_a_gateway_that_is_misconfigured_to_the_end_is_named_in_the_result() -> None:
+    def answer(n: int) -> str:
+        raise ApplicationError("The provider refuses our key.", non_retryable=True)
+
+    result = watched(Provider(answer), max_days=1)
+    assert (result.status, result.checks) == (MonitorStatus.TIMEOUT, 24)
+    assert result.reason == "The provider refuses our key."
+
+
 @pytest.mark.parametrize("checks_before", [1, 120])
 def test_staff_stop_it_in_the_middle(checks_before: int) -> None:
     provider = Provider(lambda n: "pending")

@@ -28,6 +28,7 @@ from pytest_django.live_server_helper import LiveServer
 
 from shop import schedule_pages, work_queue
 from shop.kernel import temporal
+from shop.management.commands import schedules as schedules_command
 from shop.models import ScheduleAct
 from shop.roles import ROLES
 from shop.schedules import declared, engine, syncing, verbs
@@ -68,7 +69,7 @@ def engine_of_the_test(
 
 
 def declare(monkeypatch: pytest.MonkeyPatch, schedule: declared.Schedule) -> None:
-    for module in (declared, syncing, verbs, schedule_pages, work_queue):
+    for module in (declared, syncing, verbs, schedule_pages, schedules_command, work_queue):
         monkeypatch.setattr(module, "ours", lambda: [schedule])
 
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -256,20 +256,27 @@ def fake_shop(data_dir: Path, monkeypatch: pytest.MonkeyPatch, **environ: str) -
 def test_up_json_is_there_while_the_shop_is_ready_and_not_after(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shop = fake_shop(data_dir, monkeypatch)
+    given = {"PAYMENT_CHECK_INTERVAL": "60s", "UNRELATED": "private"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    shop = fake_shop(data_dir, monkeypatch, **given)
     note = data_dir / "up.json"
     seen: dict[str, Any] = {}
+    beside: dict[str, str] = {}
     announce = Shop._announce
 
-    def look(self: Shop, path: Path) -> None:
-        announce(self, path)
+    def look(self: Shop, path: Path, settings: Collection[str]) -> None:
+        announce(self, path, settings)
+        beside.update(json.loads((data_dir / "settings.json").read_text()))
         seen.update(json.loads(note.read_text()), mode=stat.S_IMODE(note.stat().st_mode))
         os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(Shop, "_announce", look)
 
-    assert shop.run(demo=False) == 0
+    assert shop.run(demo=False, settings=["PAYMENT_CHECK_INTERVAL"]) == 0
 
+    assert beside["PAYMENT_CHECK_INTERVAL"] == "60s"  # and not the default of a command that is run beside it
+    assert "UNRELATED" not in beside
     assert seen["mode"] == 0o600
     assert seen["web"] == f"http://127.0.0.1:{shop.ports['web']}"
     assert seen["temporal"] == "temporal:7233"

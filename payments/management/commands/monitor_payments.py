@@ -6,9 +6,10 @@ from argparse import ArgumentParser
 from typing import Any
 from uuid import uuid4
 
-from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from payments.gateways import gateway
+from payments.gateways.base import GatewayMisconfigured
 from payments.models import Payment
 from payments.workflows.coordinator import MOST_ORDERS, CoordinatorInput
 from payments.workflows.types import TASK_QUEUE
@@ -34,7 +35,7 @@ class Command(BaseCommand):
             raise CommandError("--at-most and --days have to be 1 at least.")
         if bool(options["orders"]) == bool(options["gateway"]):
             raise CommandError("Give order numbers, or a gateway with --gateway.")
-        numbers = options["orders"] or self._waiting_at(options["gateway"])
+        numbers = _known(options["orders"]) or _waiting_at(options["gateway"])
         if not numbers:
             self.stdout.write("No payment waits for money there.")
             return
@@ -52,15 +53,33 @@ class Command(BaseCommand):
                 cancel_children=options["cancel_together"],
             ),
             task_queue=TASK_QUEUE,
-            summary=f"watch {len(numbers)} payments",
+            summary=f"payments to watch: {len(numbers)}",
         )
         self.stdout.write(
-            f"{len(numbers)} payments are watched, at most {options['at_most']} at a time, by {workflow_id}."
+            f"Payments to watch: {len(numbers)}, at most {options['at_most']} at a time, by {workflow_id}."
         )
 
-    def _waiting_at(self, gateway: str) -> list[str]:
-        if gateway not in settings.PAYMENT_GATEWAYS:
-            known = ", ".join(sorted(settings.PAYMENT_GATEWAYS)) or "none"
-            raise CommandError(f"There is no gateway “{gateway}” here; there are: {known}.")
-        waiting = Payment.objects.filter(gateway=gateway, closed_at=None).exclude(reference="").order_by("pk")
-        return list(dict.fromkeys(waiting.values_list("merchant_reference", flat=True)[: MOST_ORDERS + 1]))
+
+def _known(numbers: list[str]) -> list[str]:
+    """They, if there is a payment of each of which somebody can be asked."""
+    latest = Payment.objects.filter(merchant_reference__in=numbers).order_by("merchant_reference", "-pk")
+    gateways = dict(latest.distinct("merchant_reference").values_list("merchant_reference", "gateway"))
+    if unknown := [number for number in numbers if number not in gateways]:
+        raise CommandError(f"There is no payment of {', '.join(unknown[:10])}.")
+    for name in sorted(set(gateways.values())):
+        _check(name)
+    return numbers
+
+
+def _waiting_at(name: str) -> list[str]:
+    _check(name)
+    waiting = Payment.objects.filter(gateway=name, closed_at=None).exclude(reference="").order_by("pk")
+    return list(dict.fromkeys(waiting.values_list("merchant_reference", flat=True)[: MOST_ORDERS + 1]))
+
+
+def _check(name: str) -> None:
+    try:
+        if not gateway(name).capabilities.remote:
+            raise CommandError(f"Nobody can be asked about {name}: bank statements say what has come.")
+    except GatewayMisconfigured as error:
+        raise CommandError(str(error)) from error

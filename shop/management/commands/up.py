@@ -9,6 +9,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
+from shop.settings import env
 from shop.up.shop import up
 
 
@@ -21,4 +22,4 @@ class Command(BaseCommand):
         parser.add_argument("--no-demo", action="store_true", help="do not make demo data at the first start")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        sys.exit(up(os.environ, demo=not options["no_demo"]))
+        sys.exit(up(os.environ, demo=not options["no_demo"], settings=env.names))
