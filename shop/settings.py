@@ -17,7 +17,7 @@ from shop.kernel.durations import parse_duration
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 
-class _Env(environ.Env):
+class _Env(environ.Env):  # type: ignore[misc]  # it has no types
     """Keeps the names that it was asked for: `up` hands their values on to commands that are run beside it."""
 
     def __init__(self) -> None:

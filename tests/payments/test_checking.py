@@ -555,13 +555,15 @@ def pay(provider: SandboxProcess, payment: Payment, verb: str = "pay") -> None:
 
 def calls() -> float:
     """Answered questions about payments, one by one or together."""
-    told = manners.CALLS.collect()[0].samples
-    return sum(
-        sample.value
-        for sample in told
-        if sample.name.endswith("_total")
-        and sample.labels["method"] in ("status", "statuses")
-        and sample.labels["outcome"] == "answered"
+    (metric,) = manners.CALLS.collect()
+    return float(
+        sum(
+            sample.value
+            for sample in metric.samples
+            if sample.name.endswith("_total")
+            and sample.labels["method"] in ("status", "statuses")
+            and sample.labels["outcome"] == "answered"
+        )
     )
 
 
@@ -605,7 +607,12 @@ def test_order_of_a_gateway_that_is_not_set_up_any_more_keeps_no_other_from_its_
     gone, here = waiting(2)
     Payment.objects.filter(pk=gone.pk).update(gateway="klarna")
     asked: list[Payment] = []
-    monkeypatch.setattr(checking, "_statuses", lambda _, payments: asked.extend(payments) or {})
+
+    def statuses(_: object, payments: list[Payment]) -> dict[str, RemotePayment | None]:
+        asked.extend(payments)
+        return {}
+
+    monkeypatch.setattr(checking, "_statuses", statuses)
     with pytest.raises(GatewayMisconfigured, match="“klarna” is not set up here; set up are: sandbox"):
         checking.check_orders([gone.merchant_reference, here.merchant_reference])
     assert asked == [here]
