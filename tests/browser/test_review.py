@@ -13,7 +13,7 @@ from playwright.sync_api import Page, expect
 from orders.models import Order
 from payments.models import OutgoingTransfer, ReviewItem
 from tests.browser.conftest import PATIENCE_MS
-from tests.payments.conftest import bank
+from tests.payments.conftest import bank, our_account
 from tests.payments.paper_bank import (
     ADA,
     BOB,
@@ -28,7 +28,7 @@ from tests.payments.paper_bank import (
     where,
 )
 
-__all__ = ["bank"]  # fixture
+__all__ = ["bank", "our_account"]  # fixtures
 pytestmark = pytest.mark.django_db(transaction=True)
 expect.set_options(timeout=PATIENCE_MS)
 Login = Callable[..., Page]
