@@ -54,7 +54,7 @@ def engine_of_the_test(
     settings.PAYMENT_CHECK_CRON = ""
     monkeypatch.setattr(temporal, "_client", None)
     name = uuid4().hex[:8]
-    (hourly,) = declared.ours()
+    hourly = next(each for each in declared.ours() if each.id == HOURLY)
     declare(monkeypatch, replace(hourly, queue=f"checks-{name}", workflow_id=f"payment-batch-{name}"))
 
     async def clear() -> None:
@@ -241,7 +241,7 @@ def test_schedule_that_differs_is_shown_and_brought_up_to_date(
 ) -> None:
     ops = login("ops")
     fill_in(ops, "pause", "the bank is closed")
-    (hourly,) = declared.ours()
+    hourly = next(each for each in declared.ours() if each.id == HOURLY)
     declare(monkeypatch, replace(hourly, every=timedelta(minutes=5)))
     assert "Temporal has other: limit, times." in ops.get(PAGE).text
     assert "but Temporal has other limit and times" in command("list")
@@ -288,7 +288,7 @@ def test_schedule_that_has_not_run_for_two_intervals_is_on_the_work_queue(
 ) -> None:
     admin = login("admin")
     shown = re.compile(r"<strong>(\d+)</strong> <span>Schedules that have not run")
-    (hourly,) = declared.ours()
+    hourly = next(each for each in declared.ours() if each.id == HOURLY)
     for ago, late in ((timedelta(minutes=119), "0"), (timedelta(minutes=121), "1"), (None, "0")):
         ran = timezone.now() - ago if ago else None
         declare(monkeypatch, replace(hourly, last_run=lambda ran=ran: ran))  # type: ignore[misc]

@@ -95,7 +95,7 @@ class Temporal:
 def declare(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Callable[..., declared.Schedule]:
     """Declares our schedule with changes; its runs are taken by no worker of another test."""
     settings.PAYMENT_CHECK_CRON = ""
-    (hourly,) = declared.ours()
+    hourly = next(each for each in declared.ours() if each.id == HOURLY)
     name = uuid4().hex[:8]
 
     def declare(**changes: Any) -> declared.Schedule:
