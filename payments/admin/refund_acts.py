@@ -27,7 +27,23 @@ REFUND = "payments.refund"
 BEYOND_LIMIT = "payments.refund_beyond_limit"
 
 
-class RefundForm(ActForm):
+class LimitedForm(ActForm):
+    """Of money that goes out: above `REFUND_LIMIT` it takes a further permission."""
+
+    def limit(self, amount: forms.Field, currency: str) -> None:
+        """Say so, where it is so."""
+        if settings.REFUND_LIMIT and not self.may_go_beyond():
+            limit = Money(settings.REFUND_LIMIT, currency)
+            amount.help_text = f"{amount.help_text} " + _("You may send back up to %s at once.") % limit
+
+    def may_go_beyond(self) -> bool:
+        return self.user.has_perm(BEYOND_LIMIT)
+
+    def clean(self) -> dict[str, Any]:
+        return {**(super().clean() or {}), "beyond_limit": self.may_go_beyond()}
+
+
+class RefundForm(LimitedForm):
     """How much, and why. `form_id` tells a double click from a second refund."""
 
     amount = AmountField(label=_("Amount"))
@@ -56,15 +72,7 @@ class RefundForm(ActForm):
             "currency": payment.currency,
             "left": left.format(),
         }
-        if settings.REFUND_LIMIT and not self.may_go_beyond():
-            limit = Money(settings.REFUND_LIMIT, payment.currency)
-            amount.help_text += " " + _("You may refund up to %s at once.") % limit.format()
-
-    def may_go_beyond(self) -> bool:
-        return self.user.has_perm(BEYOND_LIMIT)
-
-    def clean(self) -> dict[str, Any]:
-        return {**(super().clean() or {}), "beyond_limit": self.may_go_beyond()}
+        self.limit(amount, payment.currency)
 
 
 class Refund(Act):
@@ -121,7 +129,7 @@ class Refund(Act):
 # --- pay back what was never captured ------------------------------------------------------------------
 
 
-class PayBackForm(ActForm):
+class PayBackForm(LimitedForm):
     """How much of what came by bank goes back, and where to."""
 
     amount = AmountField(label=_("Amount"))
@@ -150,6 +158,7 @@ class PayBackForm(ActForm):
         else:
             self.to_its_payers()
             amount.help_text += " " + _("Each part goes back to who sent it, the newest first.")
+        self.limit(amount, money.currency)
 
     def to_its_payers(self) -> None:
         """Without asking where to."""
@@ -195,6 +204,7 @@ class PayBackReceived(Act):
             amount=data["amount"],
             name=data.get("name", ""),
             iban=data.get("iban"),
+            beyond_limit=data["beyond_limit"],
             seen=whole_number(seen),
         )
 

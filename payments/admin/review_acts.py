@@ -240,6 +240,7 @@ class PayBack(ReviewAct):
             amount=data.get("amount"),
             name=data.get("name", ""),
             iban=data.get("iban"),
+            beyond_limit=data["beyond_limit"],
             seen=whole_number(seen),
         )
 

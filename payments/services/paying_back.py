@@ -13,7 +13,7 @@ from django.db import transaction
 from payments.models import Allocation, Payment, ReviewItem
 from payments.services import bookings, transfers
 from payments.services.bookings import Place
-from payments.services.refunding import RefundRefused
+from payments.services.refunding import RefundRefused, check_limit
 from payments.services.standings import standings
 from payments.services.transfers import Payee
 from shop.kernel.money import Money
@@ -73,9 +73,10 @@ def pay_back(
     amount: int | None = None,
     name: str = "",
     iban: str | None = None,
+    beyond_limit: bool = False,
     seen: int | None = None,
 ) -> PaidBack:
-    """Send `amount` (minor units) of what has come back, or all of it.
+    """Send `amount` (minor units) of what has come back, or all of it. The limit is that of refunds.
 
     `iban`: None for whoever sent each part, empty where it is not known yet. `seen`: what could be paid back as
     the actor saw it. The newest money goes first. Raises `RefundRefused`.
@@ -94,6 +95,7 @@ def pay_back(
     money = there if amount is None else Money(amount, payment.currency)
     if not 0 < money.amount <= there.amount:
         raise RefundRefused(f"{money} are not within the {there} that have come.", "amount")
+    check_limit(money, beyond_limit=beyond_limit)
     left, made = money.amount, []
     for booking, matched in reversed(bookings.matched_to(payment)):
         part = Money(min(matched, left), payment.currency)

@@ -97,16 +97,19 @@ def refund(
         raise RefundRefused(
             f"Something was refunded meanwhile: {left.format()} can be refunded now. Look again, then send it."
         )
-    if settings.REFUND_LIMIT and amount > settings.REFUND_LIMIT and not beyond_limit:
-        limit = Money(settings.REFUND_LIMIT, payment.currency)
-        raise RefundRefused(
-            f"You may refund up to {limit.format()} at once. Ask someone who may refund more.", "amount"
-        )
+    check_limit(money, beyond_limit=beyond_limit)
     if amount < payment.totals().captured and not gateway(payment.gateway).capabilities.partial_refund:
         raise RefundRefused("This payment method refunds the whole amount or nothing.", "amount")
     intend_refund(payment, amount, key, actor=actor, reason=reason.strip())
     _queue(payment, key)
     return RefundAsked(f"{money.format()} are being refunded.", key)
+
+
+def check_limit(money: Money, *, beyond_limit: bool) -> None:
+    """Raises `RefundRefused` above `REFUND_LIMIT`, unless the actor may go beyond it."""
+    if settings.REFUND_LIMIT and money.amount > settings.REFUND_LIMIT and not beyond_limit:
+        limit = Money(settings.REFUND_LIMIT, money.currency)
+        raise RefundRefused(f"You may send back up to {limit} at once. Ask someone who may more.", "amount")
 
 
 def failed_refunds(payment: Payment) -> list[ReviewItem]:

@@ -21,7 +21,7 @@ from payments.services import bookings, matching, paying_back, transfers
 from payments.services.bookings import IN_REVIEW, Place
 from payments.services.matching import confirmation_out, receipt
 from payments.services.recording import close_what_is_complete
-from payments.services.refunding import RefundRefused
+from payments.services.refunding import RefundRefused, check_limit
 from payments.services.standings import Standing, Standings, standings
 from payments.signals import payments_received
 from shop.kernel.money import Money
@@ -292,9 +292,10 @@ def pay_back(
     amount: int | None = None,
     name: str = "",
     iban: str | None = None,
+    beyond_limit: bool = False,
     seen: int | None = None,
 ) -> Closed:
-    """Send the money, or `amount` of it, back: to its payer, or to the account given.
+    """Send the money, or `amount` of it, back: to its payer, or to the account given. The limit is that of refunds.
 
     `iban` is empty where it is not known yet: the transfer waits for it, and the customer is asked. Of an order
     that lacks a part, what has come goes back.
@@ -308,13 +309,21 @@ def pay_back(
         payee = paying_back.payee_entered(name, iban)
         if item.reason == Reason.TOO_LITTLE and item.payment is not None:
             done = paying_back.pay_back(
-                item.payment.pk, actor, reason, amount=amount, name=name, iban=iban, seen=seen
+                item.payment.pk,
+                actor,
+                reason,
+                amount=amount,
+                name=name,
+                iban=iban,
+                beyond_limit=beyond_limit,
+                seen=seen,
             )
             return Closed(done.message)
+        booking = _money_to_move(item, seen)
+        money = Money(_within(item, amount), booking.currency)
+        check_limit(money, beyond_limit=beyond_limit)
     except RefundRefused as error:
         raise ReviewRefused(str(error), error.field) from error
-    booking = _money_to_move(item, seen)
-    money = Money(_within(item, amount), booking.currency)
     if booking.direction != BankTransaction.Direction.CREDIT:
         raise ReviewRefused("This money went out of the account; there is nothing to pay back.")
     if payee is None and item.reason != Reason.REFUND_FAILED:  # that account did not work

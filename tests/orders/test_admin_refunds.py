@@ -126,9 +126,9 @@ def test_above_the_limit_takes_a_further_permission(
     settings.REFUND_LIMIT = 1000
     order, payment = shipped()
     url, client = places(order, payment)[where], login("payments")
-    assert "You may refund up to €10.00 at once." in client.get(url).content.decode()
+    assert "You may send back up to €10.00 at once." in client.get(url).content.decode()
     answer = client.post(url, filled(client, url, amount="10.01")).content.decode()
-    assert re.search(r'<ul class="errorlist" id="id_amount_error"><li>You may refund up to €10.00', answer)
+    assert re.search(r'<ul class="errorlist" id="id_amount_error"><li>You may send back up to €10.00', answer)
     assert asked() == []
     client.post(url, filled(client, url, amount="10.00"))
     User.objects.get().user_permissions.set(Permission.objects.filter(codename="refund_beyond_limit"))

@@ -8,6 +8,7 @@ from datetime import date
 
 import pytest
 from django.db import connections
+from pytest_django.fixtures import Settings
 
 from orders.models import Mail, Order
 from orders.services import lifecycle, reconciling
@@ -255,6 +256,22 @@ def test_an_excess_goes_back(bank: PaperBank) -> None:
     transfer = OutgoingTransfer.objects.get()
     assert (transfer.amount, transfer.payment) == (200, payment(order))
     assert received(order) == TOTAL
+
+
+@pytest.mark.parametrize("short", [True, False], ids=["what came of an order", "money of nobody"])
+def test_money_above_the_limit_of_refunds_takes_a_further_permission(
+    bank: PaperBank, short: bool, settings: Settings
+) -> None:
+    settings.REFUND_LIMIT = 1000
+    if short:
+        load(bank.statement(pays(waiting(), 1500)))
+    else:
+        unknown(bank, 1500)
+    with pytest.raises(ReviewRefused, match=r"up to €10\.00 at once"):
+        reviewing.pay_back(item().pk, "grace", "why not")
+    reviewing.pay_back(item().pk, "grace", "a part", amount=1000)
+    reviewing.pay_back(item().pk, "boss", "all the rest", beyond_limit=True)
+    assert where() == {"refunded": 1500}
 
 
 def test_money_is_discarded_with_a_reason(bank: PaperBank) -> None:
