@@ -9,17 +9,18 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from django.conf import settings
-from django.core.mail import EmailMessage
 from django.utils import timezone
 from temporalio.exceptions import ApplicationError
 
 from orders.carriers.base import CarrierMisconfigured, CarrierRefused
 from orders.models import Saga, SagaStep
-from orders.services import authorizations, ending, fulfilling, mails, steps
+from orders.services import alerting, authorizations, dead_letters, ending, fulfilling, mails, steps
 from orders.services.audit import Done, StepRef, StepRefused, once_with_call, write_failure
 from orders.workflows.types import (
     Alert,
+    AlertGroup,
+    AlertLook,
+    AlertNotice,
     BulkPage,
     FailedUndo,
     FulfillmentStart,
@@ -183,12 +184,12 @@ def finish_saga(end: SagaEnd) -> list[str]:
 
 @orm_activity
 def write_to_dlq(failed: FailedUndo) -> int:
-    return ending.write_dead_letter(failed).pk
+    return dead_letters.write(failed).pk
 
 
 @orm_activity
 def resolve_dead_letter(retry: RetryInput) -> list[str]:
-    return ending.resolve_dead_letter(retry.dead_letter, retry.actor, "The retried undo succeeded.")
+    return dead_letters.close_after_retry(retry)
 
 
 @orm_activity
@@ -213,14 +214,30 @@ def count_pending_bulk_orders() -> int:
 
 @orm_activity
 def send_alert_to_ops(alert: Alert) -> None:
-    """By mail. It may come twice (the engine retries); the Message-ID lets a mailbox drop the second."""
-    url = f"{settings.SITE_URL}/admin/orders/order/?q={alert.order_number}"
-    EmailMessage(
-        f"[Vorkasse] {alert.order_number}: {alert.subject}",
-        f"{alert.text}\n\n{url}\n",
-        to=settings.OPS_ALERT_EMAILS,
-        headers={"Message-ID": f"<{alert.key.replace('/', '.').replace(' ', '-')}@vorkasse>"},
-    ).send()
+    alerting.raise_alert(alert)
+
+
+@orm_activity
+def word_alert(group: AlertGroup) -> AlertNotice:
+    return alerting.word_first(group.alert)
+
+
+@orm_activity
+def follow_up_alert(look: AlertLook) -> AlertNotice:
+    return alerting.follow_up(look)
+
+
+@orm_activity
+def mail_alert(notice: int) -> None:
+    alerting.mail(notice)
+
+
+@orm_activity
+def post_alert(notice: int) -> None:
+    try:
+        alerting.post(notice)
+    except alerting.AlertRefused as error:
+        raise ApplicationError(str(error), type="AlertRefused", non_retryable=True) from error
 
 
 ALL: list[Callable[..., Any]] = [
@@ -246,4 +263,8 @@ ALL: list[Callable[..., Any]] = [
     give_up_overdue_bulk_orders,
     count_pending_bulk_orders,
     send_alert_to_ops,
+    word_alert,
+    follow_up_alert,
+    mail_alert,
+    post_alert,
 ]

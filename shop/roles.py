@@ -40,6 +40,7 @@ ROLES: dict[str, tuple[str, ...]] = {
     "ops": (
         "payments.reprocess_webhook",
         "orders.retry_deadletter",
+        "orders.resolve_deadletter",
         "payments.ask_gateway",
         "kernel.view_outboxmessage",
         "ops.operate_schedules",

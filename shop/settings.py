@@ -12,6 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from payments.banking.account import AccountInvalid
 from payments.banking.account import checked as check_account
+from payments.sandbox.signing import BadSecret, key_of
 from shop.kernel.durations import parse_duration
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -245,6 +246,17 @@ EMAIL_TIMEOUT = 12  # seconds; below the time that an activity has
 DEFAULT_FROM_EMAIL: str = env.str("DEFAULT_FROM_EMAIL", default="shop@localhost")
 SERVER_EMAIL = DEFAULT_FROM_EMAIL
 OPS_ALERT_EMAILS: list[str] = env.list("OPS_ALERT_EMAILS", default=["ops@localhost"])
+# Alerts go there too, signed as https://www.standardwebhooks.com/ has it.
+OPS_ALERT_WEBHOOK_URL: str = env.str("OPS_ALERT_WEBHOOK_URL", default="")
+OPS_ALERT_WEBHOOK_SECRET: str = env.str("OPS_ALERT_WEBHOOK_SECRET", default="")
+if OPS_ALERT_WEBHOOK_URL:
+    try:
+        key_of(OPS_ALERT_WEBHOOK_SECRET)
+    except BadSecret:
+        raise ImproperlyConfigured(
+            "OPS_ALERT_WEBHOOK_SECRET is “whsec_” and the base64 of a random key, such as the output of "
+            "echo whsec_$(openssl rand -base64 24)."
+        ) from None
 
 # --- logs ------------------------------------------------------------------------------------------------
 

@@ -27,19 +27,27 @@ class StaffSite(AdminSite):
         return super().index(request, context | (extra_context or {}))
 
     def get_urls(self) -> list[URLPattern | URLResolver]:
-        from shop import schedule_pages
+        from shop import dead_letter_pages, schedule_pages
 
-        return [*schedule_pages.urls(self), *super().get_urls()]
+        return [*dead_letter_pages.urls(self), *schedule_pages.urls(self), *super().get_urls()]
 
     def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> list[Any]:
         """With the pages that belong to no model."""
         app_list: list[Any] = super().get_app_list(request, app_label)
+        pages = [("Dead letters", _("Dead letters"), "admin:dead_letters")]
+        if not request.user.has_perm("orders.view_deadletter"):
+            pages = []
+        pages.append(("Schedules", _("Schedules"), "admin:schedules"))
         for app in app_list:
             if app["app_label"] == "ops":
-                page = {
-                    "name": _("Schedules"),
-                    "object_name": "Schedules",
-                    "admin_url": reverse("admin:schedules"),
-                }
-                app["models"].insert(0, page | {"add_url": None, "view_only": True})
+                app["models"][:0] = [
+                    {
+                        "name": name,
+                        "object_name": key,
+                        "admin_url": reverse(url),
+                        "add_url": None,
+                        "view_only": True,
+                    }
+                    for key, name, url in pages
+                ]
         return app_list

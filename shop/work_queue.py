@@ -12,8 +12,10 @@ from django.urls import reverse
 
 from orders.admin.listing import due_soon, lapsing
 from orders.models import DeadLetter, Order
+from orders.services.dead_letters import awake
 from payments.models import BatchRun, OutgoingTransfer, ReviewItem
 from shop.kernel.admin.messages import overdue
+from shop.kernel.durations import in_words, roughly
 from shop.kernel.models import OutboxMessage
 from shop.schedules.declared import is_late, ours
 
@@ -28,6 +30,7 @@ class Task:
     count: int
     url: str
     urgent: bool
+    note: str = ""
 
     @property
     def many(self) -> bool:
@@ -45,14 +48,6 @@ class _Kind:
 
 
 _KINDS = (
-    _Kind(
-        "Dead letters: rollbacks that failed",
-        "orders.view_deadletter",
-        lambda: DeadLetter.objects.filter(state=DeadLetter.State.OPEN),
-        "orders_deadletter",
-        "state__exact=open",
-        urgent=True,
-    ),
     _Kind(
         "Review items: money that does not fit",
         "payments.view_reviewitem",
@@ -109,7 +104,8 @@ _KINDS = (
 
 def tasks(user: User | AnonymousUser) -> list[Task]:
     """The queue of this person."""
-    queue = [
+    queue = [_dead_letters(user)] if user.has_perm("orders.view_deadletter") else []
+    queue += [
         Task(
             label=kind.label,
             count=kind.rows().order_by()[:MOST].count(),
@@ -125,3 +121,21 @@ def tasks(user: User | AnonymousUser) -> list[Task]:
             Task("Schedules that have not run for two intervals", late, reverse("admin:schedules"), True)
         )
     return queue
+
+
+def _dead_letters(user: User | AnonymousUser) -> Task:
+    """Those that wait for a person now, with the age of the oldest and how many are this person's."""
+    waiting = awake(DeadLetter.objects.all())
+    oldest = waiting.order_by("created_at").first()
+    notes = []
+    if oldest is not None:
+        notes.append(f"The oldest is {in_words(roughly(oldest.age))} old.")
+        mine = waiting.filter(assignee=user.get_username()).order_by()[:MOST].count()
+        notes += [f"{mine} in your hands."] if mine else []
+    return Task(
+        "Dead letters: rollbacks that failed",
+        waiting.order_by()[:MOST].count(),
+        reverse("admin:dead_letters"),
+        urgent=True,
+        note=" ".join(notes),
+    )

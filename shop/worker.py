@@ -33,6 +33,7 @@ from orders.workflows.compensation_retry import CompensationRetryWorkflow
 from orders.workflows.fulfillment import OrderFulfillmentWorkflow
 from orders.workflows.hybrid import HybridPaymentCheckWorkflow
 from orders.workflows.mail import OrderMailWorkflow
+from orders.workflows.ops_alert import OpsAlertWorkflow
 from orders.workflows.saga import OrderSagaWorkflow
 from payments import activities as payment_activities
 from payments.statement_folder import StatementFolder
@@ -54,6 +55,7 @@ WORKFLOWS: dict[str, list[type]] = {
         HybridPaymentCheckWorkflow,
         CompensationRetryWorkflow,
         OrderMailWorkflow,
+        OpsAlertWorkflow,
     ],
     "payment-checks": [
         BatchPaymentCheckWorkflow,

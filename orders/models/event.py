@@ -22,6 +22,7 @@ class OrderEvent(models.Model):
         CONFIRM = "confirm", _("payment confirmed by hand")
         EXTEND = "extend", _("deadline extended")
         RETRY = "retry", _("dead letter retried")
+        RESOLVE = "resolve", _("dead letter resolved by hand")
         TRACKING = "tracking", _("tracking number entered")
         WATCH = "watch", _("payment watched")
         UNWATCH = "unwatch", _("payment no longer watched")

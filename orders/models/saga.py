@@ -1,4 +1,4 @@
-"""A saga as the database knows it: its state, its append-only audit rows, and what could not be undone."""
+"""A saga as the database knows it: its state, and its append-only audit rows."""
 
 from __future__ import annotations
 
@@ -139,41 +139,3 @@ class SagaStep(models.Model):
 
     def __str__(self) -> str:
         return f"{self.step} {self.kind} {self.outcome}"
-
-
-class DeadLetter(models.Model):
-    """An undo that failed for good: what was to be undone, and all that is needed to try it again."""
-
-    class State(models.TextChoices):
-        OPEN = "open", _("open")
-        RETRYING = "retrying", _("being retried")
-        RESOLVED = "resolved", _("resolved")
-
-    saga = models.ForeignKey(Saga, models.PROTECT, related_name="dead_letters")
-    step = models.CharField(_("step"), max_length=30)
-    idempotency_key = models.CharField(_("idempotency key"), max_length=120)
-    rollback_run = models.CharField(_("rollback run"), max_length=36)
-    error_type = models.CharField(_("error type"), max_length=100, blank=True, default="")
-    error = models.TextField(_("error"))
-    attempts = models.PositiveIntegerField(_("attempts"), default=0)
-    amount = models.BigIntegerField(_("amount at stake"), default=0)
-    currency = models.CharField(_("currency"), max_length=3)
-    reference = models.CharField(_("reference"), max_length=160, blank=True, default="")
-    state = models.CharField(_("state"), max_length=10, choices=State, default=State.OPEN)
-    retries = models.PositiveIntegerField(_("retries"), default=0)
-    created_at = models.DateTimeField(_("arrived"), auto_now_add=True)
-    resolved_at = models.DateTimeField(_("resolved"), null=True, blank=True)
-    resolved_by = models.CharField(_("resolved by"), max_length=150, blank=True, default="")
-    resolution = models.TextField(_("resolution"), blank=True, default="")
-
-    class Meta:
-        verbose_name = _("dead letter")
-        verbose_name_plural = _("dead letters")
-        ordering: ClassVar = ["-id"]
-        permissions: ClassVar = [("retry_deadletter", "Can retry a dead letter")]
-        constraints: ClassVar = [
-            models.UniqueConstraint(fields=["saga", "step"], name="dead_letter_once_per_step"),
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.saga.order.number}, {self.step.replace('_', ' ')}"

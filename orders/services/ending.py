@@ -1,4 +1,4 @@
-"""How a saga ends: the rollback's beginning, the result, and the dead letters that a rollback may leave."""
+"""How a saga ends: the rollback's beginning, and the result, also when dead letters kept it waiting."""
 
 from __future__ import annotations
 
@@ -6,33 +6,20 @@ from dataclasses import asdict
 
 from django.conf import settings
 from django.db import transaction
-from django.utils import timezone
 
-from orders.carriers import carrier
 from orders.models import DeadLetter, Mail, Order, OrderEvent, Saga, SagaStep
 from orders.services import mails
 from orders.services.audit import lock_saga
-from orders.services.lifecycle import Acted, ActionRefused, cancel_asked_for
+from orders.services.lifecycle import cancel_asked_for
 from orders.services.status import move_order, move_saga
-from orders.workflows.types import (
-    TASK_QUEUE,
-    FailedUndo,
-    RetryInput,
-    RollbackStart,
-    SagaEnd,
-    SagaResult,
-    Status,
-    Step,
-)
+from orders.workflows.types import RollbackStart, SagaEnd, SagaResult, Status
 from payments.gateways import gateway
 from payments.models import Payment, ReviewItem
 from payments.services import transfers
 from payments.services.closing import close_payment
-from shop.kernel import outbox
 from shop.kernel.money import Money
 
 S = Saga.Status
-State = DeadLetter.State
 
 
 @transaction.atomic
@@ -69,6 +56,27 @@ def finish_saga(end: SagaEnd) -> list[str]:
             close_payment(saga.payment, f"The order is {order.get_status_display()}.")
             if end.result.status == Status.CANCELLED:
                 _give_left_over_money_back(saga)
+        cancel_if_settled(saga)  # people may have been quicker than the rest of the rollback
+    return _mails_to_send(saga)
+
+
+def cancel_if_settled(saga: Saga) -> list[str]:
+    """Cancel an order whose rollback had failed once none of its dead letters is left; the mails to send.
+
+    The caller holds the lock of the order.
+    """
+    if saga.dead_letters.exclude(state=DeadLetter.State.RESOLVED).exists():
+        return []
+    if saga.status == S.COMPENSATION_FAILED:
+        undone = saga.steps.filter(kind=SagaStep.Kind.COMPENSATION, outcome="succeeded").order_by("id")
+        result = (saga.result or {}) | {
+            "status": Status.CANCELLED.value,
+            "compensated_steps": list(undone.values_list("step", flat=True)),
+        }
+        move_saga(saga, S.CANCELLED, result=result)
+        move_order(saga.order, Order.Status.CANCELLED)
+        mails.write(saga, Mail.Kind.CANCELLED)
+        _give_left_over_money_back(saga)
     return _mails_to_send(saga)
 
 
@@ -123,102 +131,3 @@ def _give_left_over_money_back(saga: Saga) -> None:
             "Pay it back to the customer.",
         },
     )
-
-
-# --- dead letters ----------------------------------------------------------------------------------------
-
-
-@transaction.atomic
-def write_dead_letter(failed: FailedUndo) -> DeadLetter:
-    """Keep an undo that failed for good, with all that is needed to try it again. Opens a retried one anew."""
-    saga = lock_saga(failed.order_number, failed.attempt)
-    payment = saga.payment
-    attempts = saga.steps.filter(step=failed.step, kind=SagaStep.Kind.COMPENSATION, outcome="failed")
-    action = saga.steps.filter(step=failed.step, kind=SagaStep.Kind.ACTION, outcome="succeeded").first()
-    money = failed.step in (Step.PAYMENT_HOLD, Step.PAYMENT_CAPTURED)
-    letter, _ = DeadLetter.objects.update_or_create(
-        saga=saga,
-        step=failed.step,
-        defaults={
-            "idempotency_key": f"{failed.order_number}/{failed.attempt}/{failed.step}/undo",
-            "rollback_run": failed.rollback_run,
-            "error": failed.error,
-            "error_type": failed.error_type,
-            "attempts": attempts.count(),
-            "amount": payment.amount if payment and money else 0,
-            "currency": saga.order.currency,
-            "reference": action.reference if action else "",
-            "state": State.OPEN,
-        },
-    )
-    return letter
-
-
-@transaction.atomic
-def retry_dead_letter(pk: int, actor: str, reason: str) -> Acted:
-    """Have the undo tried again, by a workflow of its own, under the same idempotency key."""
-    letter = (
-        DeadLetter.objects.select_for_update(of=("self",)).select_related("saga", "saga__order").get(pk=pk)
-    )
-    if letter.state == State.RETRYING:
-        return Acted("It is being retried already.", repeated=True)
-    if letter.state == State.RESOLVED:
-        raise ActionRefused("It was resolved in the meantime.")
-    saga, order = letter.saga, letter.saga.order
-    letter.state = State.RETRYING
-    letter.retries += 1
-    letter.save(update_fields=["state", "retries"])
-    undo = FailedUndo(
-        order.number, saga.attempt, letter.step, letter.rollback_run, letter.error, letter.error_type
-    )
-    match letter.step:
-        case Step.INVENTORY:
-            remote = False
-        case Step.SHIPPING:
-            remote = carrier(order.carrier).remote
-        case _:
-            remote = gateway(order.payment_method).capabilities.remote
-    message = outbox.start_workflow(
-        f"dead-letter-{pk}/retry-{letter.retries}",
-        f"dead-letter-{pk}",
-        "CompensationRetryWorkflow",
-        RetryInput(dead_letter=pk, actor=actor, undo=undo, remote=remote),
-        task_queue=TASK_QUEUE,
-        summary=f"{order.number}: undo {letter.step} again",
-        order_number=order.number,
-    )
-    OrderEvent.objects.create(
-        order=order,
-        kind=OrderEvent.Kind.RETRY,
-        actor=actor,
-        reason=reason,
-        message=message,
-        data={"dead_letter": pk, "step": letter.step},
-    )
-    return Acted("The undo is tried again.")
-
-
-@transaction.atomic
-def resolve_dead_letter(pk: int, actor: str, resolution: str) -> list[str]:
-    """Close a dead letter. With the last one of its saga the order is cancelled; returns the mails to send."""
-    letter = DeadLetter.objects.select_related("saga__order").get(pk=pk)
-    saga = lock_saga(letter.saga.order.number, letter.saga.attempt)
-    letter.refresh_from_db(fields=["state"])
-    if letter.state != State.RESOLVED:
-        letter.state = State.RESOLVED
-        letter.resolved_at = timezone.now()
-        letter.resolved_by = actor
-        letter.resolution = resolution
-        letter.save(update_fields=["state", "resolved_at", "resolved_by", "resolution"])
-    left = saga.dead_letters.exclude(state=State.RESOLVED).exists()
-    if not left and saga.status == S.COMPENSATION_FAILED:
-        undone = saga.steps.filter(kind=SagaStep.Kind.COMPENSATION, outcome="succeeded").order_by("id")
-        result = (saga.result or {}) | {
-            "status": Status.CANCELLED.value,
-            "compensated_steps": list(undone.values_list("step", flat=True)),
-        }
-        move_saga(saga, S.CANCELLED, result=result)
-        move_order(saga.order, Order.Status.CANCELLED)
-        mails.write(saga, Mail.Kind.CANCELLED)
-        _give_left_over_money_back(saga)
-    return [] if left else _mails_to_send(saga)

@@ -109,6 +109,8 @@ def _details(data: dict[str, Any]) -> str:
         parts.append(str(data["tracking_number"]))
     if "step" in data:
         parts.append(f"undo of {str(data['step']).replace('_', ' ')}")
+    if "evidence" in data:
+        parts.append(f"evidence: {data['evidence']}")
     return f"[{'; '.join(parts)}]" if parts else ""
 
 

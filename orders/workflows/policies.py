@@ -20,6 +20,10 @@ HARD = RetryPolicy(
 )
 # What touches our own database only waits for the database.
 PATIENT = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=5))
+# An alert is worth a day's tries.
+ALERT = RetryPolicy(
+    initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=5), maximum_attempts=300
+)
 
 # An authorization is renewed this long before it lapses; a provider that cannot be reached is asked again.
 RENEW_BEFORE = timedelta(hours=24)

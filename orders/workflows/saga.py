@@ -393,7 +393,8 @@ class OrderSagaWorkflow:
 
     async def _alert(self, key: str, subject: str, text: str) -> None:
         number = self._order.order_number
-        alert = Alert(f"{number}/{self._order.attempt}/{key}", number, subject, text)
+        topic = key.partition("/")[0]
+        alert = Alert(f"{number}/{self._order.attempt}/{key}", number, subject, text, topic)
         try:
             await execute(
                 "send_alert_to_ops", alert, type(None), policy=policies.HARD, summary="alert to ops"

@@ -161,7 +161,7 @@ class SagaEnd:
 
 @dataclass(frozen=True)
 class FailedUndo:
-    """What a dead letter needs to try the undo again."""
+    """What a dead letter needs to try the undo again. `retry`: which retry by people failed; 0 is the saga's own."""
 
     order_number: str
     attempt: int
@@ -169,16 +169,43 @@ class FailedUndo:
     rollback_run: str
     error: str
     error_type: str
+    retry: int = 0
 
 
 @dataclass(frozen=True)
 class Alert:
-    """What ops are told. `key` makes a repeated alert the same one."""
+    """What ops are told. `key` makes a repeated alert the same one; those of one `topic` are told together."""
 
     key: str
     order_number: str
     subject: str
     text: str
+    topic: str = ""
+
+
+@dataclass(frozen=True)
+class AlertGroup:
+    """An alert and all that joins it."""
+
+    alert: int
+
+
+@dataclass(frozen=True)
+class AlertLook:
+    """Whether more has come than the `seen` entries; at the `last` look the alert closes in any case."""
+
+    alert: int
+    seen: int
+    last: bool
+
+
+@dataclass(frozen=True)
+class AlertNotice:
+    """`notice` is what to send, 0 if there is nothing. `entries` have come so far; `over`: no more will join."""
+
+    notice: int
+    entries: int
+    over: bool
 
 
 @dataclass(frozen=True)

@@ -40,3 +40,11 @@ def in_words(duration: timedelta) -> str:
         if count:
             parts.append(f"{count} {unit}")
     return " ".join(parts)
+
+
+def roughly(duration: timedelta) -> timedelta:
+    """An age as people tell it: in whole days, hours, minutes or seconds, whichever is the first to count."""
+    for unit in (timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)):
+        if duration >= unit:
+            return duration // unit * unit
+    return timedelta(seconds=max(0, int(duration.total_seconds())))

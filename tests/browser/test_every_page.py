@@ -7,14 +7,14 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page
 
-from orders.models import Order
+from orders.models import DeadLetter, Order
 from tests.orders.test_admin_books import books
 from tests.payments.sandbox_process import SandboxProcess
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 LISTS = (
-    "orders/order", "orders/product", "orders/deadletter", "orders/mail", "orders/apikey",
+    "orders/order", "orders/product", "orders/opsalertnotice", "orders/mail", "orders/apikey",
     "payments/payment", "payments/reviewitem", "payments/webhookdelivery", "payments/bankstatement",
     "payments/statementfile", "payments/banktransaction", "payments/outgoingtransfer", "payments/transferbatch",
     "payments/batchrun", "payments/gatewaystate", "kernel/outboxmessage",
@@ -22,6 +22,7 @@ LISTS = (
 )  # fmt: skip
 FORMS = ("orders/order/add", "orders/product/add", "orders/apikey/add")
 ACTS = ("start", "cancel", "confirm-payment", "extend-deadline", "refund", "tracking")
+LETTER_ACTS = ("retry", "resolve", "hand-over", "snooze", "wake", "comment")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -29,7 +30,7 @@ def test_every_page_keeps_the_content_policy_and_fits_a_phone(
     scheme: str, login: Callable[..., Page], provider: SandboxProcess
 ) -> None:
     rows = books()
-    order = Order.objects.get()
+    order, letter = Order.objects.get(), DeadLetter.objects.get()
     addresses = [
         *(f"{name}/" for name in LISTS),
         *(f"{name}/" for name in FORMS),
@@ -37,6 +38,11 @@ def test_every_page_keeps_the_content_policy_and_fits_a_phone(
         *(f"orders/order/{order.pk}/{act}/" for act in ACTS),
         *(f"orders/order/{act}/?ids={order.pk}" for act in ACTS),
         f"orders/order/?q={order.number}&status__exact=placed",
+        "ops/dead-letters/",
+        *(f"ops/dead-letters/?state={tab}" for tab in ("retrying", "snoozed", "resolved")),
+        "ops/dead-letters/retry/",
+        f"ops/dead-letters/{letter.pk}/",
+        *(f"ops/dead-letters/{letter.pk}/{act}/" for act in LETTER_ACTS),
         "ops/schedules/",
         "ops/scheduleact/",
         "ops/schedules/hourly-payment-batch/pause/",

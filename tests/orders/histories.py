@@ -12,7 +12,7 @@ import pytest
 from django.utils import timezone
 
 from orders.models import DeadLetter
-from orders.services import ending
+from orders.services import dead_letters, ending
 from tests.orders.bulk_shop import start_check, taken
 from tests.orders.practice_shop import PracticeShop
 
@@ -84,7 +84,7 @@ def dead_letter_retried(shop: PracticeShop) -> str:
     shop.engine.result(order_workflow)
     shop.provider.faults()
     letter = DeadLetter.objects.get()
-    ending.retry_dead_letter(letter.pk, "grace", "Repaired")
+    dead_letters.retry(letter.pk, "grace", "Repaired", key="k")
     shop.engine.deliver()
     return f"dead-letter-{letter.pk}"
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import connection
 
-from orders.models import Mail, Order, Product, Reservation, Saga, SagaStep
+from orders.models import Mail, OpsAlert, Order, Product, Reservation, Saga, SagaStep
 from orders.services import lifecycle
 from orders.workflows.types import Step
 from payments.gateways import gateway
@@ -203,6 +203,13 @@ class PracticeShop:
 
     def mails(self, to: str = CUSTOMER) -> list[Message]:
         return [message for message in self.mailbox.messages if message["To"] == to]
+
+    def alerts(self) -> list[Message]:
+        """What ops are mailed, once all alerts that were raised have been told and followed up."""
+        self.engine.deliver()
+        for pk in OpsAlert.objects.values_list("pk", flat=True):
+            self.engine.result(f"ops-alert-{pk}")
+        return self.mails(OPS)
 
     def mail_kinds(self, to: str = CUSTOMER) -> list[str]:
         """The kinds of the customer's mails in the order of their arrival, from their Message-IDs."""

@@ -1,4 +1,4 @@
-"""The other screens: books that nobody can change, dead letters, review items, products, keys, roles."""
+"""The other screens: books that nobody can change, review items, products, keys, roles."""
 
 from __future__ import annotations
 
@@ -14,7 +14,18 @@ from django.test import Client
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 
-from orders.models import ApiKey, DeadLetter, Mail, OrderEvent, Product, Saga, SagaStep
+from orders.models import (
+    ApiKey,
+    DeadLetter,
+    DeadLetterAct,
+    Mail,
+    OpsAlert,
+    OpsAlertNotice,
+    OrderEvent,
+    Product,
+    Saga,
+    SagaStep,
+)
 from orders.services import api_keys, mails
 from payments.models import BatchRun, Payment, PaymentEvent, ReviewItem, WebhookDelivery
 from shop.kernel.models import OutboxMessage
@@ -70,8 +81,9 @@ def books() -> list[Model]:
     )
     mails.write(letter.saga, "received")
     webhook = WebhookDelivery.objects.create(gateway="sandbox", body=b'{"id": "evt_1"}')
+    alert = OpsAlert.objects.create(topic="rollback")
     return [
-        letter,
+        OpsAlertNotice.objects.create(alert=alert, part="first", told=1, subject="Rollback failed", text="t"),
         payment,
         review_item(),
         webhook,
@@ -98,42 +110,14 @@ def test_nobody_adds_changes_or_deletes_financial_and_audit_rows(admin: Client) 
         assert type(row)._default_manager.filter(pk=row.pk).values().get() == before
 
 
-@pytest.mark.parametrize("model", [Saga, SagaStep, OrderEvent, PaymentEvent])
+@pytest.mark.parametrize("model", [Saga, SagaStep, OrderEvent, PaymentEvent, DeadLetter, DeadLetterAct])
 def test_sagas_and_events_have_no_pages_of_their_own(model: type[Model]) -> None:
     assert not site.is_registered(model)
     with pytest.raises(NoReverseMatch):
         reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
 
 
-# --- dead letters and review items -----------------------------------------------------------------------
-
-
-def test_ops_retry_a_dead_letter_once_with_a_reason(login: Callable[[str], Client]) -> None:
-    letter = dead_letter()
-    page = reverse("admin:orders_deadletter_change", args=[letter.pk])
-    url = reverse("admin:orders_deadletter_retry", args=[letter.pk])
-    ops = login("ops")
-    assert url in ops.get(page).content.decode()
-    assert "(€39.98) is tried again" in ops.get(url).content.decode()
-    letter.refresh_from_db()
-    assert letter.state == "open"
-    assert "This field is required" in ops.post(url, {"reason": ""}).content.decode()
-
-    ops.post(url, {"reason": "the bank is open again"})
-    assert "being retried already" in ops.post(url, {"reason": "again"}, follow=True).content.decode()
-    letter.refresh_from_db()
-    assert (letter.state, letter.retries) == ("retrying", 1)
-    assert OutboxMessage.objects.filter(name="CompensationRetryWorkflow").count() == 1
-    event = OrderEvent.objects.get(kind="retry")
-    assert (event.actor, event.reason) == ("ops", "the bank is open again")
-
-
-def test_others_see_a_dead_letter_and_cannot_retry_it(login: Callable[[str], Client]) -> None:
-    letter = dead_letter()
-    viewer = login("viewer")
-    url = reverse("admin:orders_deadletter_retry", args=[letter.pk])
-    assert url not in viewer.get(reverse("admin:orders_deadletter_change", args=[letter.pk])).content.decode()
-    assert viewer.get(url).status_code == viewer.post(url, {"reason": "x"}).status_code == 403
+# --- review items ------------------------------------------------------------------------------------
 
 
 def test_a_review_item_is_closed_with_what_was_decided(login: Callable[[str], Client]) -> None:

@@ -159,7 +159,7 @@ def test_provider_that_was_away_is_asked_again(shop: PracticeShop) -> None:
     shop.engine.sleep_until(first - timedelta(hours=5))
     shop.engine.until(lambda: lapses(shop, order) > first)
     assert shop.end(order)["reason"] == NO_PAYMENT
-    assert len(notes(order)) == len(shop.mails(OPS)) == 1
+    assert len(notes(order)) == len(shop.alerts()) == 1
     assert shop.engine.took(order) > timedelta(days=13)
 
 
@@ -185,7 +185,7 @@ def test_refused_renewal_warns_once_and_the_order_ends_with_its_authorization(sh
     shop.assert_rolled_back(order, result, undone=["payment_hold", "inventory"], reason=reason)
     assert timedelta(days=6, hours=23) < shop.engine.took(order) < timedelta(days=7, hours=1)
     assert len(notes(order)) == 1
-    (alert,) = shop.mails(OPS)
+    (alert,) = shop.alerts()
     assert f"The authorization ends on {ends:%Y-%m-%d %H:%M} UTC" in str(alert["Subject"])
     assert shop.mail_kinds() == ["received", "reminder", "cancelled"]
 
@@ -255,7 +255,7 @@ def test_hold_that_is_learned_of_late_bounds_the_wait(shop: PracticeShop, stripe
     assert pay_until(order) == ends
     assert f"lapsed on {ends:%Y-%m-%d %H:%M} UTC" in shop.end(order)["reason"]
     assert ["Stripe cannot renew a hold on a card" in note for note in notes(order)] == [True]
-    assert len(shop.mails(OPS)) == 1
+    assert len(shop.alerts()) == 1
 
 
 def test_renewal_past_the_shop_is_heard_of_and_not_repeated(shop: PracticeShop) -> None:

@@ -226,7 +226,7 @@ def test_refused_confirmation_mail_calls_back_no_parcel_but_tells_ops(shop: Prac
     assert (shop.shelf(), shop.parcels(order)) == ((3, 0), ["created"])
     assert shop.trail(order)[-1] == "confirmation action failed"
     assert shop.mail_kinds() == ["received"]
-    (alert,) = shop.mails(OPS)
+    (alert,) = shop.alerts()
     assert order.number in alert["Subject"]
     assert "550" in str(alert.get_payload())
     assert shop.saga(order).mails.get(kind="confirmed").state == "failed"
@@ -244,7 +244,7 @@ def test_confirmation_mail_that_may_have_been_sent_is_not_sent_again_and_ops_are
     assert shop.end(order)["status"] == "completed"
     assert shop.saga(order).mails.get(kind="confirmed").state == "unknown"
     assert "confirmed" not in shop.mail_kinds()
-    assert len(shop.mails(OPS)) == 1
+    assert len(shop.alerts()) == 1
 
 
 def test_confirmation_mail_is_tried_again_until_the_server_takes_it(shop: PracticeShop) -> None:

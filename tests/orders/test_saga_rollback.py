@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import pytest
 
 from orders.models import DeadLetter, Order
-from orders.services import ending, lifecycle
+from orders.services import dead_letters, lifecycle
 from orders.workflows.types import Step
-from tests.orders.practice_shop import OPERATION, OPS, PracticeShop
+from tests.orders.practice_shop import OPERATION, PracticeShop
 
 # What is really there to undo when a step was refused: nothing of the step itself.
 BEFORE = {
@@ -135,7 +135,7 @@ def test_undo_that_fails_for_good_leaves_the_others_done_and_a_dead_letter(
     )
     assert letter.amount == (0 if step == Step.SHIPPING else order.total)
     assert letter.reference
-    (alert,) = shop.mails(OPS)
+    (alert,) = shop.alerts()
     assert alert["Subject"] == f"[Vorkasse] {order.number}: Rollback failed: {step}"
     assert "cancelled" not in shop.mail_kinds(), "the customer is not told of a cancellation that is not done"
 
@@ -154,7 +154,7 @@ def test_every_undo_that_fails_has_a_dead_letter_and_ops_are_told_once(shop: Pra
     result = shop.end(order)
     assert (result["status"], result["compensated_steps"]) == ("compensation_failed", [])
     assert set(DeadLetter.objects.values_list("step", flat=True)) == {"shipping", "payment_captured"}
-    assert len(shop.mails(OPS)) == 1
+    assert len(shop.alerts()) == 1
     shop.provider.faults()
     for letter in DeadLetter.objects.order_by("id"):
         assert shop.status(order) == "compensation_failed"
@@ -212,12 +212,12 @@ def test_dead_letter_is_retried_once_for_two_clicks(shop: PracticeShop) -> None:
     shop.end(order)
     letter = DeadLetter.objects.get()
     shop.provider.faults()
-    assert not ending.retry_dead_letter(letter.pk, "grace", "Repaired").repeated
-    assert ending.retry_dead_letter(letter.pk, "ada", "Repaired").repeated
+    assert not dead_letters.retry(letter.pk, "grace", "Repaired", key="1").repeated
+    assert dead_letters.retry(letter.pk, "ada", "Repaired", key="2").repeated
     shop.engine.deliver()
     shop.engine.result(f"dead-letter-{letter.pk}")
     with pytest.raises(lifecycle.ActionRefused, match="resolved in the meantime"):
-        ending.retry_dead_letter(letter.pk, "ada", "Repaired")
+        dead_letters.retry(letter.pk, "ada", "Repaired", key="3")
     assert order.events.filter(kind="retry").count() == 1
 
 
@@ -279,6 +279,6 @@ def _cancelled_where_it_needs(shop: PracticeShop, undo: str, faults: Mapping[str
 
 
 def _retry(shop: PracticeShop, letter: DeadLetter) -> object:
-    ending.retry_dead_letter(letter.pk, "grace", "Repaired")
+    dead_letters.retry(letter.pk, "grace", "Repaired", key=f"retry-{letter.retries}")
     shop.engine.deliver()
     return shop.engine.result(f"dead-letter-{letter.pk}")

@@ -9,7 +9,7 @@ from django import template
 from django.utils.safestring import SafeString
 
 from shop.kernel.admin.labels import label
-from shop.kernel.durations import in_words
+from shop.kernel.durations import in_words, roughly
 from shop.kernel.money import Money
 
 register = template.Library()
@@ -42,3 +42,9 @@ def percent(hundredths: int) -> str:
 def duration(length: timedelta | None) -> str:
     """`1 h 30 min`; empty for None."""
     return "" if length is None else in_words(length)
+
+
+@register.filter
+def age(length: timedelta) -> str:
+    """`3 d`, `5 h`: as people tell an age."""
+    return in_words(roughly(length))

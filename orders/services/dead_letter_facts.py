@@ -1,0 +1,215 @@
+"""What people need to know to decide on a dead letter: what was to be undone, and how it stands at the provider."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from typing import TypeVar
+
+from django.db import connection
+from django.db.models import QuerySet
+
+from orders.carriers import carrier
+from orders.carriers.base import CarrierError, ShipmentStatus
+from orders.models import DeadLetter, Reservation, Saga, SagaStep, Shipment
+from orders.workflows import policies
+from orders.workflows.types import Step
+from payments.gateways import gateway
+from payments.gateways.base import GatewayError, RemotePayment, RemoteStatus
+from shop.kernel import outbox
+from shop.kernel.models import OutboxMessage
+from shop.kernel.money import Money
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+ANSWER_WITHIN_S = 4.0
+AT_ONCE = 8  # providers' answers that pages of one process wait for
+ONLY_WRITTEN_DOWN = "A retry only writes that down."
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The provider's view of one step. `state` is its own word; `problem` says why there is none."""
+
+    state: str = ""
+    sentence: str = ""
+    details: tuple[str, ...] = ()
+    problem: str = ""
+
+
+def with_facts(letters: QuerySet[DeadLetter]) -> QuerySet[DeadLetter]:
+    """With what `to_undo` reads, in a fixed number of queries."""
+    return letters.select_related("saga__order", "saga__payment", "saga__shipment").prefetch_related(
+        "saga__payment__events", "saga__reservations__product", "saga__steps"
+    )
+
+
+# --- what was to be undone -------------------------------------------------------------------------------
+
+
+def to_undo(letter: DeadLetter) -> str:
+    """In a sentence or two, from our own books."""
+    what = _what(letter)
+    if any(
+        row.step == letter.step and row.kind == "action" and row.outcome == "succeeded"
+        for row in letter.saga.steps.all()
+    ):
+        return what
+    return f"{what} The step itself never came to a known end: it may have happened or not."
+
+
+def _what(letter: DeadLetter) -> str:
+    saga = letter.saga
+    payment = saga.payment
+    match letter.step:
+        case Step.INVENTORY:
+            held = [r for r in saga.reservations.all() if r.state == Reservation.State.RESERVED]
+            pieces = ", ".join(f"{r.quantity} × {r.product.sku}" for r in held)
+            return f"Release the reserved stock: {pieces or 'none is reserved in our books'}."
+        case Step.SHIPPING:
+            shipment = _shipment(saga)
+            if shipment is None:
+                return f"Call back the parcel, if the carrier ({saga.order.carrier}) ever took one."
+            tracking = f", tracking number {shipment.tracking_number}" if shipment.tracking_number else ""
+            return f"Call back the parcel {shipment.reference} ({shipment.carrier}{tracking})."
+        case _ if payment is None:
+            return "Give back the customer's money, if any payment was opened."
+    where = f"{payment.reference or 'its reference is not known'}, {payment.gateway}"
+    if letter.step == Step.PAYMENT_HOLD:
+        return f"Release the authorization of {payment.due.format()} ({where})."
+    totals = payment.totals()
+    # What the undo asked for, if it came so far: a retry asks for the same again.
+    asked = [event.amount for event in payment.events.all() if event.psp_reference == letter.idempotency_key]
+    money = [Money(n, payment.currency).format() for n in (*asked, totals.kept)]
+    books = [Money(n, payment.currency).format() for n in (totals.captured, totals.refunded)]
+    return f"Refund {money[0]} ({where}). In our books {books[0]} were captured and {books[1]} refunded."
+
+
+def _shipment(saga: Saga) -> Shipment | None:
+    return getattr(saga, "shipment", None)
+
+
+# --- how its retry is doing ------------------------------------------------------------------------------
+
+
+def progress(letter: DeadLetter) -> str:
+    """How the retry that is under way is doing, from our own books; empty if there is none."""
+    if letter.state != DeadLetter.State.RETRYING or letter.retried_at is None:
+        return ""
+    if letter.retry_is_lost:
+        return (
+            "Its workflow seems to be lost: it has been under way for longer than any retry takes. Retry it."
+        )
+    message = outbox.find(f"{letter.workflow_id}/retry-{letter.retries}")
+    if message is not None and message.state == OutboxMessage.State.QUEUED:
+        trouble = f" {message.last_error}" if message.last_error else ""
+        return f"It is queued, and goes out as soon as Temporal can be reached.{trouble}"
+    failed = [
+        row.error
+        for row in letter.saga.steps.all()
+        if row.step == letter.step
+        and row.kind == SagaStep.Kind.COMPENSATION
+        and row.outcome == SagaStep.Outcome.FAILED
+        and row.at >= letter.retried_at
+    ]
+    if not failed:
+        return "It is under way; no try has failed so far."
+    most = policies.HARD.maximum_attempts
+    return f"It is under way; {len(failed)} of at most {most} tries failed, the last with: {failed[-1]}"
+
+
+# --- how it stands at the provider -----------------------------------------------------------------------
+
+
+def provider_view(letter: DeadLetter) -> View:
+    """Asked now, and waited for no longer than `ANSWER_WITHIN_S`. Takes no lock and changes nothing."""
+    if letter.step == Step.INVENTORY:
+        return View(sentence="The stock is in our own books: nobody else is asked.")
+    ask = _shipment_view if letter.step == Step.SHIPPING else _payment_view
+    asking = _threads().submit(_in_thread, lambda: ask(letter))
+    try:
+        return asking.result(ANSWER_WITHIN_S)
+    except TimeoutError:
+        asking.cancel()
+        return View(
+            problem=f"No answer within {ANSWER_WITHIN_S:g} seconds. A retry waits longer, and in the background."
+        )
+    except (GatewayError, CarrierError) as error:
+        return View(problem=str(error))
+    except Exception:
+        log.exception("The provider's view could not be asked for")
+        return View(problem="It could not be asked for; the log says why.")
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(AT_ONCE, thread_name_prefix="provider-view")
+
+
+def _in_thread(work: Callable[[], T]) -> T:
+    try:
+        return work()
+    finally:
+        connection.close()
+
+
+def _payment_view(letter: DeadLetter) -> View:
+    payment = letter.saga.payment
+    if payment is None:
+        return View(sentence="No payment was ever opened.")
+    provider = gateway(payment.gateway)
+    remote = (
+        provider.status(payment.reference) if payment.reference else provider.find(payment.idempotency_key)
+    )
+    if remote is None:
+        return View(sentence=f"The authorization never reached it. {ONLY_WRITTEN_DOWN}")
+    amounts = {
+        name: getattr(remote, name) for name in ("authorized", "received", "captured", "refunded", "voided")
+    }
+    details = tuple(f"{name} {Money(n, remote.currency).format()}" for name, n in amounts.items() if n)
+    hold = letter.step == Step.PAYMENT_HOLD
+    return View(remote.status, _of_hold(remote) if hold else _of_capture(remote), details)
+
+
+def _of_hold(remote: RemotePayment) -> str:
+    match remote.status:
+        case RemoteStatus.AUTHORIZED | RemoteStatus.PAID:
+            return "It is still authorized: its release is still to be done."
+        case RemoteStatus.VOIDED:
+            return f"It was released there. {ONLY_WRITTEN_DOWN}"
+        case RemoteStatus.CAPTURED:
+            return "It was captured there: money is to be refunded, not an authorization released."
+        case _:
+            return f"Nothing is held there any more. {ONLY_WRITTEN_DOWN}"
+
+
+def _of_capture(remote: RemotePayment) -> str:
+    left = remote.captured - remote.refunded
+    if not remote.captured:
+        return f"Nothing was captured there. {ONLY_WRITTEN_DOWN}"
+    if left > 0:
+        return f"{Money(left, remote.currency).format()} are still to be refunded there."
+    return f"All of it was refunded there. {ONLY_WRITTEN_DOWN}"
+
+
+def _shipment_view(letter: DeadLetter) -> View:
+    saga = letter.saga
+    service = carrier(saga.order.carrier)
+    if not service.remote:
+        return View(sentence="The carrier has no interface. Ask it by phone or on its own pages.")
+    shipment = _shipment(saga)
+    parcel = service.track(shipment.reference) if shipment else service.find(saga.key(letter.step))
+    if parcel is None:
+        return View(sentence=f"It knows no such parcel. {ONLY_WRITTEN_DOWN}")
+    called_back = parcel.status == ShipmentStatus.CANCELLED
+    return View(
+        parcel.status,
+        f"The parcel was called back there. {ONLY_WRITTEN_DOWN}"
+        if called_back
+        else "The parcel is still on its way: it is still to be called back.",
+        (parcel.reference,),
+    )
