@@ -35,8 +35,8 @@ class LetterForm(ActForm):
         if len(self.subjects) == 1:
             (letter,) = self.subjects
             self.initial["seen"] = letter.version
-        for bound in self.visible_fields()[:1]:
-            bound.field.widget.attrs["autofocus"] = True
+            for bound in self.visible_fields()[:1]:
+                bound.field.widget.attrs["autofocus"] = True
 
 
 class LetterAct(Act):

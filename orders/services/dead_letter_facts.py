@@ -84,9 +84,13 @@ def _what(letter: DeadLetter) -> str:
     totals = payment.totals()
     # What the undo asked for, if it came so far: a retry asks for the same again.
     asked = [event.amount for event in payment.events.all() if event.psp_reference == letter.idempotency_key]
-    money = [Money(n, payment.currency).format() for n in (*asked, totals.kept)]
-    books = [Money(n, payment.currency).format() for n in (totals.captured, totals.refunded)]
-    return f"Refund {money[0]} ({where}). In our books {books[0]} were captured and {books[1]} refunded."
+    due, captured, refunded = (
+        Money(n, payment.currency).format()
+        for n in (*(asked or [totals.kept])[:1], totals.captured, totals.refunded)
+    )
+    if not (asked or totals.captured):
+        return f"Refund whatever was captured ({where}). Our books know of no capture."
+    return f"Refund {due} ({where}). In our books {captured} were captured and {refunded} refunded."
 
 
 def _shipment(saga: Saga) -> Shipment | None:
