@@ -12,7 +12,7 @@ import pytest
 from django.utils import timezone
 
 from orders.models import DeadLetter
-from orders.services import dead_letters, ending
+from orders.services import dead_letters
 from tests.orders.bulk_shop import start_check, taken
 from tests.orders.practice_shop import PracticeShop
 
