@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from orders.api.outgoing import order_now
-from orders.models import Mail, Order, OrderEvent
+from orders.models import Mail, OpsAlertEntry, Order, OrderEvent
 from orders.services import authorizations, lifecycle
 from orders.services.outlook import outlook
 from payments.gateways.base import EventOutcome, EventType, GatewayEvent
@@ -16,7 +16,7 @@ from payments.models import Payment, ReviewItem
 from payments.services.recording import record
 from shop.kernel.models import OutboxMessage
 from shop.kernel.money import Money
-from tests.orders.practice_shop import OPS, PracticeShop
+from tests.orders.practice_shop import PracticeShop
 from tests.orders.test_stripe_saga import deliver_webhooks, stripe
 from tests.payments.stripe_server import StripeServer
 
@@ -63,7 +63,7 @@ def notes(order: Order) -> list[str]:
 
 def until_lapse_is_noted(shop: PracticeShop, order: Order) -> None:
     shop.engine.until(lambda: notes(order))
-    shop.engine.until(lambda: shop.mails(OPS))
+    shop.engine.until(OpsAlertEntry.objects.exists)
 
 
 # --- renewed ---------------------------------------------------------------------------------------------
@@ -90,7 +90,7 @@ def test_hold_of_seven_days_is_renewed_once_in_a_window_of_fourteen(shop: Practi
     assert timedelta(days=13, hours=23) < shop.engine.took(order) < timedelta(days=14, hours=1)
     assert renewals(shop, order) == 1
     assert notes(order) == []
-    assert shop.mails(OPS) == []
+    assert shop.alerts() == []
 
 
 def test_money_after_the_renewal_completes_the_order(shop: PracticeShop) -> None:
@@ -223,7 +223,7 @@ def test_cancel_between_two_tries_at_a_renewal_warns_of_nothing(shop: PracticeSh
     shop.raw_cancel(order)
     assert shop.end(order)["compensated_steps"] == ["payment_hold", "inventory"]
     assert notes(order) == []
-    assert shop.mails(OPS) == []
+    assert shop.alerts() == []
 
 
 # --- learned late ----------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from orders.services import lifecycle
 from orders.workflows.types import Step
 from payments.models import ReviewItem
 from shop.kernel.models import OutboxMessage
-from tests.orders.practice_shop import OPERATION, OPS, PracticeShop
+from tests.orders.practice_shop import OPERATION, PracticeShop
 
 REMOTE_STEPS = list(OPERATION)
 
@@ -256,7 +256,7 @@ def test_confirmation_mail_is_tried_again_until_the_server_takes_it(shop: Practi
     shop.mailbox.refuses.clear()
     shop.assert_completed(order, shop.end(order))
     assert shop.mail_kinds().count("confirmed") == 1
-    assert shop.mails(OPS) == []
+    assert shop.alerts() == []
 
 
 # --- once more -------------------------------------------------------------------------------------------
