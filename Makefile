@@ -38,6 +38,7 @@ lock:
 	$(COMPILE) pyproject.toml --extra local --output-file requirements/run.txt
 	$(COMPILE) pyproject.toml --extra local --extra test --constraint requirements/run.txt \
 		--output-file requirements/dev.txt
+	$(COMPILE) pyproject.toml --constraint requirements/run.txt --output-file requirements/image.txt
 
 .venv/bin/python:
 	@echo "Making a Python environment in .venv."

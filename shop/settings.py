@@ -14,6 +14,8 @@ from payments.banking.account import AccountInvalid
 from payments.banking.account import checked as check_account
 from payments.sandbox.signing import BadSecret, key_of
 from shop.kernel.durations import parse_duration
+from shop.kernel.encryption import KeysInvalid, parse_keys
+from shop.kernel.engine_tls import TLSInvalid, tls_config
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -65,6 +67,8 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "shop.health.health",
+    "shop.request_log.request_log",
     "django.middleware.security.SecurityMiddleware",
     "servestatic.middleware.ServeStaticMiddleware",
     "csp.middleware.CSPMiddleware",
@@ -151,6 +155,8 @@ CONTENT_SECURITY_POLICY = {
     }
 }
 X_FRAME_OPTIONS = "DENY"
+# Whether other sites below this one's name are to speak TLS only is not for this one to decide (W005, W021).
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SITE_URL.startswith("https://")
@@ -167,7 +173,20 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 1_000_000
 TEMPORAL_ADDRESS: str = env.str("TEMPORAL_ADDRESS", default="127.0.0.1:7233")
 TEMPORAL_NAMESPACE: str = env.str("TEMPORAL_NAMESPACE", default="default")
 TEMPORAL_API_KEY: str = env.str("TEMPORAL_API_KEY", default="")
-TEMPORAL_TLS: bool = env.bool("TEMPORAL_TLS", default=bool(TEMPORAL_API_KEY))
+_ca, _cert, _key = (
+    env.str(f"TEMPORAL_TLS_{part}", default="", multiline=True) for part in ("CA", "CERT", "KEY")
+)
+try:
+    TEMPORAL_TLS = tls_config(
+        env.bool("TEMPORAL_TLS", default=bool(TEMPORAL_API_KEY or _ca or _cert or _key)), _ca, _cert, _key
+    )
+    # By name. The first encrypts what goes to Temporal, all decrypt what comes; none: nothing is encrypted.
+    TEMPORAL_PAYLOAD_KEYS: dict[str, bytes] = parse_keys(env.list("TEMPORAL_PAYLOAD_KEYS", default=[]))
+except (TLSInvalid, KeysInvalid) as error:
+    raise ImproperlyConfigured(str(error)) from None
+# Set, workers say which version they are, and Temporal gives tasks to the current one (docs/runbook.md, Upgrade).
+BUILD_ID: str = env.str("BUILD_ID", default="")
+WORKER_DEPLOYMENT: str = env.str("WORKER_DEPLOYMENT", default="vorkasse")
 TEMPORAL_UI_URL: str = env.str("TEMPORAL_UI_URL", default="").rstrip("/")
 
 # --- the shop --------------------------------------------------------------------------------------------
@@ -260,11 +279,28 @@ if OPS_ALERT_WEBHOOK_URL:
 
 # --- logs ------------------------------------------------------------------------------------------------
 
+LOG_FORMAT: str = env.str("LOG_FORMAT", default="line")
+if LOG_FORMAT not in ("line", "json"):
+    raise ImproperlyConfigured(f"LOG_FORMAT is {LOG_FORMAT!r}; it must be line or json.")
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "formatters": {
+        "line": {
+            "()": "shop.kernel.logs.LineFormatter",
+            "format": "{asctime} {levelname} {name}: {message}",
+            "style": "{",
+        },
+        "json": {"()": "shop.kernel.logs.JSONLines"},
+    },
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT}},
     "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", default="INFO")},
-    "loggers": {name: {"level": "WARNING"} for name in ("httpx2", "temporalio", "stripe")},
+    "loggers": {
+        **{name: {"level": "WARNING"} for name in ("httpx2", "temporalio", "stripe")},
+        # They bring handlers of their own, which would be a second format.
+        **{name: {"handlers": [], "propagate": True} for name in ("uvicorn", "django")},
+        "django.server": {"handlers": [], "propagate": True},
+        # It has the queries, in which people search for names; shop.request_log has the line of each request.
+        "uvicorn.access": {"handlers": [], "propagate": False},
+    },
 }

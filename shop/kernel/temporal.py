@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
 
 from django.conf import settings
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
 from temporalio.client import Client
+from temporalio.converter import DataConverter, DefaultFailureConverterWithEncodedAttributes
 from temporalio.service import RPCError, RPCStatusCode
 
+from shop.kernel.encryption import Encryption
 from shop.kernel.search_attributes import ORDER_NUMBER, SAGA_STAGE
 
 _lock = threading.Lock()
@@ -38,7 +41,19 @@ async def connect(*, lazy: bool = False) -> Client:
         namespace=settings.TEMPORAL_NAMESPACE,
         api_key=settings.TEMPORAL_API_KEY or None,
         tls=settings.TEMPORAL_TLS,
+        data_converter=data_converter(),
         lazy=lazy,
+    )
+
+
+def data_converter() -> DataConverter:
+    """How values become payloads; with TEMPORAL_PAYLOAD_KEYS encrypted, messages of errors as well."""
+    if not settings.TEMPORAL_PAYLOAD_KEYS:
+        return DataConverter.default
+    return dataclasses.replace(
+        DataConverter.default,
+        payload_codec=Encryption(settings.TEMPORAL_PAYLOAD_KEYS),
+        failure_converter_class=DefaultFailureConverterWithEncodedAttributes,
     )
 
 

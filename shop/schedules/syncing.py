@@ -18,6 +18,7 @@ from temporalio.api.workflow.v1 import NewWorkflowExecutionInfo
 from temporalio.client import Client
 from temporalio.service import RPCError
 
+from shop.kernel.encryption import KEY_NAME, PayloadUnreadable
 from shop.schedules import engine, verbs
 from shop.schedules.declared import Schedule, ours
 from shop.schedules.engine import ScheduleProblem, TemporalAway, UnknownSchedule, patient
@@ -74,10 +75,11 @@ async def sync_one(client: Client, schedule_id: str, note: str, key: str) -> str
 
 async def differences(client: Client, schedule: Schedule, found: Made) -> list[str]:
     """In what the engine's schedule is other than declared: what `sync` would change."""
-    return _different(_facts(found), _facts(await _as_declared(client, schedule)))
+    return await _different(client, found, await _as_declared(client, schedule))
 
 
-def _different(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+async def _different(client: Client, found: Made, wanted: Made) -> list[str]:
+    there, here = await _facts(client, found), await _facts(client, wanted)
     return sorted(name for name in here if here[name] != there[name])
 
 
@@ -111,7 +113,7 @@ async def _make_as_declared(client: Client, schedule: Schedule) -> str:
             if await engine.create(client, schedule.id, wanted):
                 return f"was made: it runs {schedule.times}."
             continue
-        differs = _different(_facts(found.schedule), _facts(wanted))
+        differs = await _different(client, found.schedule, wanted)
         if not differs:
             return f"was changed: {', '.join(sorted(changed))}." if changed else ""
         changed.update(differs)
@@ -143,7 +145,7 @@ async def _as_declared(client: Client, schedule: Schedule) -> Made:
     return Made(spec=spec, action=ScheduleAction(start_workflow=start), policies=policies)
 
 
-def _facts(made: Made) -> dict[str, Any]:
+async def _facts(client: Client, made: Made) -> dict[str, Any]:
     """All that is declared of a schedule, comparable between what we send and what the server makes of it."""
     spec, start = ScheduleSpec(), made.action.start_workflow
     spec.CopyFrom(made.spec)
@@ -154,10 +156,20 @@ def _facts(made: Made) -> dict[str, Any]:
     return {
         "times": (crons, spec),
         "workflow": (start.workflow_id, start.workflow_type.name, start.task_queue.name),
-        "argument": [payload.data for payload in start.input.payloads],
+        "argument": await _decrypted(client, start.input),
+        # Else it would need a key for ever that has long been replaced by another.
+        "encryption": [payload.metadata.get(KEY_NAME) for payload in start.input.payloads],
         "limit": start.workflow_execution_timeout,
         "policies": made.policies,
     }
+
+
+async def _decrypted(client: Client, sent: Payloads) -> list[Any] | None:
+    """The argument itself, because encrypted the same looks different each time; None if we have not the key."""
+    try:
+        return await client.data_converter.decode(sent.payloads)
+    except PayloadUnreadable:
+        return None
 
 
 def _duration(length: timedelta) -> Duration:
