@@ -12,6 +12,8 @@ from django.db import close_old_connections
 from temporalio import activity
 from temporalio.common import RetryPolicy
 
+from shop.kernel import logs
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 LONGEST_PAUSE = timedelta(minutes=5)
@@ -28,7 +30,8 @@ def orm_activity(function: F) -> F:
     def run(*args: Any) -> Any:
         close_old_connections()
         try:
-            return function(*args)
+            with logs.about(order_number=getattr(args[0], "order_number", "") if args else ""):
+                return function(*args)
         finally:
             close_old_connections()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -30,6 +31,8 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from shop.kernel.models import OutboxMessage
 from shop.kernel.search_attributes import ORDER_NUMBER, SAGA_STAGE
+
+log = logging.getLogger(__name__)
 
 CHANNEL = "outbox"
 BATCH = 50
@@ -104,6 +107,9 @@ def _queue(
         },
     )
     if created:
+        # Where a request becomes a workflow's business: the line has the ids of both.
+        followed = {"workflow_id": workflow_id, "order_number": options.get("order_number") or None}
+        log.info("Queued %s %s for %s", kind, name, workflow_id, extra=followed)
         with connection.cursor() as cursor:
             cursor.execute(f"NOTIFY {CHANNEL}")  # delivered to listeners at commit
     return message
