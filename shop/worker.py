@@ -25,8 +25,9 @@ from django.conf import settings
 from django.db import OperationalError, connection
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from temporalio.client import Client
+from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.service import RPCError
-from temporalio.worker import Worker
+from temporalio.worker import Worker, WorkerDeploymentConfig
 
 from orders import activities
 from orders.workflows.compensation_retry import CompensationRetryWorkflow
@@ -70,6 +71,9 @@ ACTIVITIES: dict[str, list[Callable[..., Any]]] = {
 }
 QUEUES = tuple(WORKFLOWS)
 GRACE = timedelta(seconds=30)
+# Each of the two that work beside the activities may finish what it has in hand.
+LAST_BATCH = timedelta(seconds=10)
+LONGEST_DRAIN = GRACE + 2 * LAST_BATCH
 # A waiting saga that is not in the cache is replayed from its history when it wakes up.
 CACHED_WORKFLOWS = 4000
 
@@ -86,16 +90,35 @@ def build(client: Client, queue: str, executor: ThreadPoolExecutor, concurrency:
         max_concurrent_local_activities=concurrency,
         max_cached_workflows=CACHED_WORKFLOWS,
         graceful_shutdown_timeout=GRACE,
+        deployment_config=deployment(),
+    )
+
+
+def deployment() -> WorkerDeploymentConfig | None:
+    """This build as a version of the worker deployment; None without BUILD_ID: then any worker takes any task.
+
+    A saga waits for weeks and goes on with the current version, whose code has to replay it (patches, and the
+    gate `make replay`). Workflows of minutes say `PINNED` themselves and end with the version they began with.
+    """
+    if not settings.BUILD_ID:
+        return None
+    return WorkerDeploymentConfig(
+        version=WorkerDeploymentVersion(settings.WORKER_DEPLOYMENT, settings.BUILD_ID),
+        use_worker_versioning=True,
+        default_versioning_behavior=VersioningBehavior.AUTO_UPGRADE,
     )
 
 
 class WorkerProcess:
     """`manage.py runworker`."""
 
-    def __init__(self, queues: list[str], concurrency: int, health_port: int | None) -> None:
+    def __init__(
+        self, queues: list[str], concurrency: int, health_port: int | None, health_address: str = "127.0.0.1"
+    ) -> None:
         self._queues = queues
         self._concurrency = concurrency
         self._health_port = health_port
+        self._health_address = health_address
         self._state = "starting"
         self._dispatcher: Dispatcher | None = None
 
@@ -164,8 +187,8 @@ class WorkerProcess:
         watcher.stop()
         await asyncio.gather(*(worker.shutdown() for worker in workers))
         await asyncio.gather(*running)
-        await asyncio.to_thread(self._dispatcher.join, 10)
-        await asyncio.to_thread(watcher.join, 10)
+        await asyncio.to_thread(self._dispatcher.join, LAST_BATCH.total_seconds())
+        await asyncio.to_thread(watcher.join, LAST_BATCH.total_seconds())
         executor.shutdown(wait=False)
 
     # --- health and metrics ------------------------------------------------------------------------------
@@ -177,7 +200,7 @@ class WorkerProcess:
             return
         config = uvicorn.Config(
             self._answer,
-            host="127.0.0.1",
+            host=self._health_address,
             port=self._health_port,
             log_level="warning",
             lifespan="off",
@@ -194,13 +217,17 @@ class WorkerProcess:
                 await task
 
     async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
-        """`GET /health`: 200 while working, 503 otherwise, with the state in a word. `GET /metrics`."""
-        status, kind, body = 404, "text/plain", b"Not found. There are /health and /metrics.\n"
-        if scope["path"] == "/health":
+        """`GET /health`: 200 while working, 503 otherwise, with the state in a word. `GET /metrics`.
+
+        `GET /health/live`: 503 only where starting the process again would help; it does not bring Temporal back.
+        """
+        status, kind, body = 404, "text/plain", b"Not found. There are /health, /health/live and /metrics.\n"
+        if scope["path"] in ("/health", "/health/live"):
             dispatcher = self._dispatcher
             stuck = dispatcher is not None and time.monotonic() - dispatcher.last_seen > 60
             state = "the outbox dispatcher is stuck" if stuck else self._state
-            status, body = (200 if state == "working" else 503), f"{state}\n".encode()
+            well = not stuck if scope["path"] == "/health/live" else state == "working"
+            status, body = (200 if well else 503), f"{state}\n".encode()
         elif scope["path"] == "/metrics":
             status, kind, body = 200, CONTENT_TYPE_LATEST, generate_latest()
         headers = [(b"content-type", kind.encode())]

@@ -22,7 +22,13 @@ class Command(BaseCommand):
         )
         parser.add_argument("--concurrency", type=int, default=16, help="activities at a time (16)")
         parser.add_argument("--health-port", type=int, help="serve /health and /metrics on this port")
+        parser.add_argument(
+            "--health-address",
+            default="127.0.0.1",
+            help="the address for --health-port; 0.0.0.0 for probes from outside a container (127.0.0.1)",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         queues = options["queue"] or list(QUEUES)
-        exit_now(WorkerProcess(queues, options["concurrency"], options["health_port"]).run())
+        health = options["health_port"], options["health_address"]
+        exit_now(WorkerProcess(queues, options["concurrency"], *health).run())
