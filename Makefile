@@ -11,7 +11,7 @@ COMPILE = $(UV) pip compile --universal --python-version 3.11 --generate-hashes 
 
 export DATA_DIR
 
-.PHONY: run test bench lint clean lock
+.PHONY: run test replay bench lint clean lock
 
 # `exec`: a signal to make reaches the supervisor itself. The shop on one's own machine is a practice shop.
 run: .venv/run.stamp
@@ -19,6 +19,10 @@ run: .venv/run.stamp
 
 test: .venv/dev.stamp
 	@$(BIN)/python -m pytest --quiet
+
+# The gate before a release: the present code replays what orders of all kinds have recorded.
+replay: .venv/dev.stamp
+	@$(BIN)/python -m pytest --quiet tests/orders/test_replay.py
 
 # ONLY=name runs one, SIZE=0.01 a tiny one.
 bench: .venv/dev.stamp

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 import threading
 
 from django.conf import settings
@@ -15,6 +16,8 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from shop.kernel.encryption import Encryption
 from shop.kernel.search_attributes import ORDER_NUMBER, SAGA_STAGE
+
+log = logging.getLogger(__name__)
 
 _lock = threading.Lock()
 _client: Client | None = None
@@ -58,7 +61,10 @@ def data_converter() -> DataConverter:
 
 
 async def register_search_attributes(client: Client) -> None:
-    """Make sure that the server knows our search attributes; raises `RPCError` where we may not add them."""
+    """Make sure that the server knows our search attributes; raises `RPCError` if it does not answer.
+
+    Where we may not add them, as in Temporal Cloud, people have done so beforehand.
+    """
     keyword = IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD
     request = AddSearchAttributesRequest(
         namespace=client.namespace,
@@ -67,5 +73,8 @@ async def register_search_attributes(client: Client) -> None:
     try:
         await client.operator_service.add_search_attributes(request)
     except RPCError as error:
-        if error.status is not RPCStatusCode.ALREADY_EXISTS:
+        if error.status in (RPCStatusCode.PERMISSION_DENIED, RPCStatusCode.UNIMPLEMENTED):
+            names = " and ".join(sorted(request.search_attributes))
+            log.info("Temporal lets us add no search attributes; it needs %s as keywords.", names)
+        elif error.status is not RPCStatusCode.ALREADY_EXISTS:
             raise

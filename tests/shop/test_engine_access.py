@@ -7,12 +7,12 @@ import base64
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from django.utils import timezone
 from temporalio.client import Client
-from temporalio.service import TLSConfig
+from temporalio.service import RPCError, RPCStatusCode, TLSConfig
 
 from orders.models import Order
 from orders.services import lifecycle
@@ -164,6 +164,25 @@ def test_api_key_goes_with_tls_and_to_every_client(settings: Any) -> None:
     config = client.service_client.config
     assert config.api_key == "key-of-temporal-cloud"
     assert config.tls == TLSConfig()
+
+
+@pytest.mark.parametrize("status", [RPCStatusCode.PERMISSION_DENIED, RPCStatusCode.UNIMPLEMENTED])
+def test_worker_does_without_making_search_attributes_where_it_may_not(
+    status: RPCStatusCode, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Cloud:
+        namespace = "shop.a1b2c"
+
+        @property
+        def operator_service(self) -> Any:
+            return self
+
+        async def add_search_attributes(self, request: object) -> None:
+            raise RPCError("Request unauthorized.", status, b"")
+
+    with caplog.at_level("INFO"):
+        asyncio.run(temporal.register_search_attributes(cast(Client, Cloud())))
+    assert "OrderNumber and SagaStage" in caplog.text
 
 
 def test_settings_that_do_not_fit_together_are_said(tmp_path: Path) -> None:
