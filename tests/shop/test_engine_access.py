@@ -149,10 +149,13 @@ def test_schedules_are_written_anew_with_the_new_key_and_else_left_alone(
     asyncio.run(sync())
     try:
         assert asyncio.run(sync()) == ([], [b"a"])
-        settings.TEMPORAL_PAYLOAD_KEYS = {"b": base64.b64decode(B)}  # the old one is lost, even
+        settings.TEMPORAL_PAYLOAD_KEYS = {"b": base64.b64decode(B), "a": base64.b64decode(A)}
         done, keys = asyncio.run(sync())
         assert (len(done), keys) == (1, [b"b"])
         assert asyncio.run(sync()) == ([], [b"b"])
+        settings.TEMPORAL_PAYLOAD_KEYS = {"c": os.urandom(32)}  # the old ones are lost, even
+        done, keys = asyncio.run(sync())
+        assert (len(done), keys) == (1, [b"c"])
     finally:
         asyncio.run(clear())
 
