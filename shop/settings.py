@@ -277,6 +277,11 @@ if OPS_ALERT_WEBHOOK_URL:
             "echo whsec_$(openssl rand -base64 24)."
         ) from None
 
+# --- metrics ---------------------------------------------------------------------------------------------
+
+# Whoever scrapes the web processes' /metrics has to name it. Without one they have none.
+METRICS_TOKEN: str = env.str("METRICS_TOKEN", default="")
+
 # --- logs ------------------------------------------------------------------------------------------------
 
 LOG_FORMAT: str = env.str("LOG_FORMAT", default="line")

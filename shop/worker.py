@@ -23,7 +23,6 @@ from typing import Any
 import uvicorn
 from django.conf import settings
 from django.db import OperationalError, connection
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from temporalio.client import Client
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.service import RPCError
@@ -45,6 +44,7 @@ from payments.workflows.monitor import OrderPaymentMonitorWorkflow
 from payments.workflows.refund import RefundWorkflow
 from shop.kernel import temporal
 from shop.kernel.dispatcher import Dispatcher
+from shop.metrics import engine, exposition
 from shop.schedules.syncing import sync_in_the_end
 
 log = logging.getLogger("shop.worker")
@@ -198,6 +198,7 @@ class WorkerProcess:
         if self._health_port is None:
             yield
             return
+        engine.keep_sdk_metrics()
         config = uvicorn.Config(
             self._answer,
             host=self._health_address,
@@ -229,7 +230,8 @@ class WorkerProcess:
             well = not stuck if scope["path"] == "/health/live" else state == "working"
             status, body = (200 if well else 503), f"{state}\n".encode()
         elif scope["path"] == "/metrics":
-            status, kind, body = 200, CONTENT_TYPE_LATEST, generate_latest()
+            await exposition.answer(send)
+            return
         headers = [(b"content-type", kind.encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})

@@ -16,6 +16,9 @@ from temporalio.workflow import ActivityCancellationType
 with workflow.unsafe.imports_passed_through():
     from orders.workflows import policies
     from orders.workflows.types import (
+        LAPSED,
+        NO_PAYMENT,
+        UNPAID,
         Alert,
         AuthorizationLasts,
         CancelOrder,
@@ -280,10 +283,10 @@ class OrderSagaWorkflow:
         elif not self._confirmed and self._wait_ends() == asked_for:
             if lapsed:
                 raise ApplicationError(
-                    f"The authorization lapsed on {asked_for:%Y-%m-%d %H:%M} UTC before the payment arrived",
+                    f"{LAPSED} {asked_for:%Y-%m-%d %H:%M} UTC {UNPAID}",
                     type="AuthorizationLapsed",
                 )
-            raise ApplicationError("No payment arrived before the deadline", type="PaymentTimeout")
+            raise ApplicationError(NO_PAYMENT, type="PaymentTimeout")
 
     async def _confirm(self) -> None:
         self._leave_if_cancelled()

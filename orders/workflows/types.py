@@ -10,6 +10,10 @@ from enum import StrEnum
 
 TASK_QUEUE = "orders"
 
+# The reasons of a rollback because no money came in time. Payment timeouts are counted by them.
+NO_PAYMENT = "No payment arrived before the deadline"
+LAPSED, UNPAID = "The authorization lapsed on", "before the payment arrived"
+
 
 class Step(StrEnum):
     """The steps of a saga, in their order."""

@@ -17,7 +17,7 @@ from contextvars import ContextVar
 from typing import Any, cast
 
 from django.db import DatabaseError, connection
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Histogram
 from temporalio import activity
 
 from payments.gateways.base import Gateway, GatewayMisconfigured, GatewayRefused, GatewayUnavailable, Trouble
@@ -40,7 +40,6 @@ CALLS = Counter(
 )
 CALL_TIME = Histogram("vorkasse_gateway_call_seconds", "How long a provider takes.", ["gateway", "method"])
 WAITED = Counter("vorkasse_gateway_waited_seconds_total", "Time waited for the rate.", ["gateway"])
-DOWN = Gauge("vorkasse_gateway_down", "1 while a provider's circuit is open, as last seen here.", ["gateway"])
 
 _may_wait_s: ContextVar[float] = ContextVar("may_wait_s", default=0.0)
 _activity_began: ContextVar[float] = ContextVar("activity_began")
@@ -77,7 +76,6 @@ class _Mannered:
     def _call(self, method: str, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         name = self._gateway.name
         leave = availability.ask_leave(name, _patience_s(), self._requests.get(method, 1))
-        DOWN.labels(name).set(leave.is_down)
         if not leave.goes:
             CALLS.labels(name, method, "not_sent").inc()
             raise GatewayUnavailable(leave.why, leave.code, leave.wait_s)
@@ -99,8 +97,7 @@ class _Mannered:
         name = self._gateway.name
         match error:
             case GatewayUnavailable(trouble=Trouble.OUTAGE):
-                if availability.gave_no_answer(name, about, str(error), error.retry_after, leave.probe):
-                    DOWN.labels(name).set(1)
+                availability.gave_no_answer(name, about, str(error), error.retry_after, leave.probe)
             case GatewayUnavailable(trouble=Trouble.TOO_MANY):
                 if leave.probe is not None:
                     availability.answered(name, leave.probe)
@@ -108,8 +105,6 @@ class _Mannered:
                 error.retry_after = error.retry_after or wait_s
             case None | GatewayUnavailable() | GatewayRefused() | GatewayMisconfigured():
                 availability.answered(name, leave.probe)
-                if leave.probe is not None:
-                    DOWN.labels(name).set(0)
 
 
 def _outcome(

@@ -7,13 +7,10 @@ from datetime import datetime
 
 from django.conf import settings
 from django.db import transaction
-from prometheus_client import Counter
 
 from payments.gateways import gateway
 from payments.models import BatchRun
 from payments.workflows.types import BatchEnd, BatchStart, GatewayCheck
-
-RUNS = Counter("vorkasse_payment_batch_runs_total", "Batch runs that ended, by what came of them.", ["state"])
 
 
 @transaction.atomic
@@ -50,4 +47,3 @@ def finish(end: BatchEnd) -> None:
     row.finished_at = datetime.fromisoformat(end.finished_at)
     row.unavailable = end.unavailable
     row.save()
-    RUNS.labels(row.state).inc()

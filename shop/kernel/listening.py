@@ -28,9 +28,14 @@ class Listener:
             self._connection = None
 
 
-def own_connection(*, autocommit: bool = False) -> psycopg.Connection:
-    """A connection to Django's database beside Django: outside the pool, and without its adapters."""
+def own_connection(*, autocommit: bool = False, connect_timeout: int | None = None) -> psycopg.Connection:
+    """A connection to Django's database beside Django: outside the pool, and without its adapters.
+
+    `connect_timeout` is in seconds.
+    """
     parameters = connection.get_connection_params()
     for django_only in ("pool", "context", "cursor_factory", "prepare_threshold"):
         parameters.pop(django_only, None)
+    if connect_timeout is not None:
+        parameters["connect_timeout"] = connect_timeout
     return psycopg.connect(**parameters, autocommit=autocommit)

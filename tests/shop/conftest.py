@@ -1,3 +1,4 @@
-from tests.orders.conftest import mailbox, provider, provider_process
+from tests.orders.conftest import engine, mailbox, provider, provider_process, shop
+from tests.shop.processes import start_worker
 
-__all__ = ["mailbox", "provider", "provider_process"]
+__all__ = ["engine", "mailbox", "provider", "provider_process", "shop", "start_worker"]

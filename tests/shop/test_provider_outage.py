@@ -19,7 +19,7 @@ from payments.services.recording import record
 from tests import factories
 from tests.payments.counted_provider import CountedProvider, counted_provider
 from tests.servers import Mailbox
-from tests.shop.test_worker import WorkerUnderTest
+from tests.shop.processes import WorkerUnderTest
 from tests.waiting import wait_until
 
 ORDERS = 50

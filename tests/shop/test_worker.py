@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-import httpx2
 import pytest
 from django.db import connection
 from django.utils import timezone
@@ -29,68 +22,10 @@ from tests import factories
 from tests.orders.bulk_shop import taken
 from tests.payments.sandbox_process import SandboxProcess
 from tests.servers import Mailbox
+from tests.shop.processes import WorkerUnderTest
 from tests.waiting import wait_until
 
-ROOT = Path(__file__).parents[2]
 database = pytest.mark.django_db(transaction=True)
-
-
-class WorkerUnderTest:
-    def __init__(self, log: Path, **env: str) -> None:
-        self.log = log
-        self.port = ports.any_free()
-        with log.open("ab") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "manage.py", "runworker", "--health-port", str(self.port)],
-                cwd=ROOT,
-                env=os.environ | env,
-                stdout=output,
-                stderr=output,
-            )
-
-    def health(self) -> tuple[int, str]:
-        try:
-            answer = httpx2.get(f"http://127.0.0.1:{self.port}/health", trust_env=False)
-        except httpx2.HTTPError:
-            return 0, ""
-        return answer.status_code, answer.text.strip()
-
-    def kill(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-
-
-@pytest.fixture
-def start_worker(
-    temporal_server: str, provider: SandboxProcess, mailbox: Mailbox, tmp_path: Path
-) -> Iterator[Callable[..., WorkerUnderTest]]:
-    """Starts workers on the test's database, engine, provider and mail server; stops what is left of them."""
-    started: list[WorkerUnderTest] = []
-
-    def start(**changes: str) -> WorkerUnderTest:
-        db = connection.settings_dict
-        env = {
-            "DATABASE_URL": f"postgresql://{db['USER']}:{db['PASSWORD']}@{db['HOST']}:{db['PORT']}/{db['NAME']}",
-            "TEMPORAL_ADDRESS": temporal_server,
-            "SANDBOX_URL": provider.url,
-            "SANDBOX_API_KEY": provider.api_key,
-            "EMAIL_URL": mailbox.url,
-        }
-        started.append(WorkerUnderTest(tmp_path / "worker.log", **env | changes))
-        return started[-1]
-
-    with _stopping(started):
-        yield start
-
-
-@contextmanager
-def _stopping(started: list[WorkerUnderTest]) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        for worker in started:
-            if worker.process.poll() is None:
-                worker.kill()
 
 
 def confirm(order: Order) -> None:
