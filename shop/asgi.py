@@ -14,7 +14,10 @@ _pages = get_asgi_application()
 
 from django.conf import settings  # noqa: E402
 
+from shop.kernel import tracing  # noqa: E402
 from shop.metrics import exposition  # noqa: E402  (the models can be imported only now)
+
+tracing.start("web")
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:

@@ -277,10 +277,16 @@ if OPS_ALERT_WEBHOOK_URL:
             "echo whsec_$(openssl rand -base64 24)."
         ) from None
 
-# --- metrics ---------------------------------------------------------------------------------------------
+# --- metrics and traces ----------------------------------------------------------------------------------
 
 # Whoever scrapes the web processes' /metrics has to name it. Without one they have none.
 METRICS_TOKEN: str = env.str("METRICS_TOKEN", default="")
+TRACING = bool(
+    env.str("OTEL_EXPORTER_OTLP_ENDPOINT", default="")
+    or env.str("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", default="")
+)
+if TRACING:
+    MIDDLEWARE.insert(0, "shop.kernel.tracing.request_spans")
 
 # --- logs ------------------------------------------------------------------------------------------------
 

@@ -42,7 +42,7 @@ from payments.workflows.batch import BatchPaymentCheckWorkflow
 from payments.workflows.coordinator import PaymentCheckCoordinator
 from payments.workflows.monitor import OrderPaymentMonitorWorkflow
 from payments.workflows.refund import RefundWorkflow
-from shop.kernel import temporal
+from shop.kernel import temporal, tracing
 from shop.kernel.dispatcher import Dispatcher
 from shop.metrics import engine, exposition
 from shop.schedules.syncing import sync_in_the_end
@@ -124,6 +124,7 @@ class WorkerProcess:
 
     def run(self) -> int:
         """Work until told to stop; the exit code."""
+        tracing.start("worker")
         return asyncio.run(self._run())
 
     async def _run(self) -> int:
@@ -265,6 +266,7 @@ def exit_now(code: int) -> None:
     for thread in threading.enumerate():
         if thread is not threading.current_thread() and isinstance(thread, Dispatcher):
             thread.join(5)
+    tracing.stop()
     sys.stdout.flush()
     sys.stderr.flush()
     logging.shutdown()

@@ -29,6 +29,7 @@ from temporalio.common import (
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
+from shop.kernel import tracing
 from shop.kernel.models import OutboxMessage
 from shop.kernel.search_attributes import ORDER_NUMBER, SAGA_STAGE
 
@@ -73,8 +74,15 @@ def signal_workflows(signals: Sequence[tuple[str, str, str, Any]]) -> None:
     """Queue many signals, each with the arguments of `signal_workflow`, in two queries."""
     if not signals:
         return
+    options = _with_trace({})
     rows = [
-        {"message_id": message_id, "workflow_id": workflow_id, "name": signal, "payload": asdict(argument)}
+        {
+            "message_id": message_id,
+            "workflow_id": workflow_id,
+            "name": signal,
+            "payload": asdict(argument),
+            "options": options,
+        }
         for message_id, workflow_id, signal, argument in signals
     ]
     with connection.cursor() as cursor:
@@ -87,8 +95,9 @@ _INSERT_SIGNALS = f"""
     INSERT INTO {OutboxMessage._meta.db_table} (
         message_id, workflow_id, kind, name, payload, options, state, attempts, available_at, last_error, created_at
     )
-    SELECT message_id, workflow_id, 'signal', name, payload, '{{}}', 'queued', 0, now(), '', now()
-    FROM jsonb_to_recordset(%s::jsonb) AS signal (message_id text, workflow_id text, name text, payload jsonb)
+    SELECT message_id, workflow_id, 'signal', name, payload, options, 'queued', 0, now(), '', now()
+    FROM jsonb_to_recordset(%s::jsonb)
+        AS signal (message_id text, workflow_id text, name text, payload jsonb, options jsonb)
     ON CONFLICT (message_id) DO NOTHING
 """
 
@@ -103,7 +112,7 @@ def _queue(
             "kind": kind,
             "name": name,
             "payload": asdict(argument),
-            "options": options,
+            "options": _with_trace(options),
         },
     )
     if created:
@@ -113,6 +122,12 @@ def _queue(
         with connection.cursor() as cursor:
             cursor.execute(f"NOTIFY {CHANNEL}")  # delivered to listeners at commit
     return message
+
+
+def _with_trace(options: dict[str, Any]) -> dict[str, Any]:
+    """The trace of whoever sends the message goes along with it."""
+    trace = tracing.carried()
+    return options | {"trace": trace} if trace else options
 
 
 class _EarlierRunIsOpen(Exception):
@@ -179,6 +194,11 @@ async def _deliver_all(client: Client, messages: list[OutboxMessage]) -> list[_A
 
 
 async def _deliver(client: Client, message: OutboxMessage) -> _Answer:
+    with tracing.going_on(message.options.get("trace")):
+        return await _hand_over(client, message)
+
+
+async def _hand_over(client: Client, message: OutboxMessage) -> _Answer:
     try:
         if message.kind == OutboxMessage.Kind.START:
             await _start(client, message)

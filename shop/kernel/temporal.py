@@ -14,6 +14,7 @@ from temporalio.client import Client
 from temporalio.converter import DataConverter, DefaultFailureConverterWithEncodedAttributes
 from temporalio.service import RPCError, RPCStatusCode
 
+from shop.kernel import tracing
 from shop.kernel.encryption import Encryption
 from shop.kernel.search_attributes import ORDER_NUMBER, SAGA_STAGE
 
@@ -46,6 +47,7 @@ async def connect(*, lazy: bool = False) -> Client:
         tls=settings.TEMPORAL_TLS,
         data_converter=data_converter(),
         lazy=lazy,
+        interceptors=tracing.interceptors(),
     )
 
 
