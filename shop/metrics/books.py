@@ -6,6 +6,7 @@ A figure that cannot be read is left out of the scrape; `vorkasse_source_up` say
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -22,7 +23,8 @@ from shop.metrics.folding import Counted, Fold
 
 log = logging.getLogger(__name__)
 
-TIMEOUT_S = 3
+TIMEOUT_S = 2  # to connect, and for one figure
+ALL_WITHIN_S = 6  # Prometheus gives up after ten
 
 _dead_letter, _product, _saga, _step, _run, _gateway, _payment, _message = (
     model._meta.db_table
@@ -41,7 +43,7 @@ class _Figure:
     label: str = ""
     zeros: tuple[str, ...] = ()
 
-    def read(self, connection: psycopg.Connection) -> Metric:
+    def read(self, connection: psycopg.Connection, give_up_at: float) -> Metric:
         family = CounterMetricFamily if self.name.endswith("_total") else GaugeMetricFamily
         metric: Metric = family(self.name, self.help, labels=[self.label] if self.label else [])
         found = {tuple(row[:-1]): float(row[-1]) for row in connection.execute(self.sql)}
@@ -123,19 +125,19 @@ BOUNDS = (
 )
 _ENDED = f"SELECT ended_at AS key, ended_at AS at, {{labels}} AS labels, {{value}} AS value FROM {_saga}"
 _TIMED_OUT = f"reason = '{NO_PAYMENT}' OR reason LIKE '{LAPSED} %% {UNPAID}'"
-
+_CAPTURED = f"step.step = '{Step.PAYMENT_CAPTURED}' AND step.kind = 'action' AND step.outcome = 'succeeded'"
 _CONFIRMED = f"""
-    SELECT step.id AS key, step.at, ARRAY[payment.gateway] AS labels,
+    SELECT step.id AS key, step.at, CASE WHEN payment.id IS NOT NULL THEN ARRAY[payment.gateway] END AS labels,
         greatest(extract(epoch FROM step.started_at - payment.created_at), 0)::float8 AS value
     FROM {_step} step
-    JOIN {_saga} saga ON saga.id = step.saga_id
-    JOIN {_payment} payment ON payment.id = saga.payment_id
-    WHERE step.step = '{Step.PAYMENT_CAPTURED}' AND step.kind = 'action' AND step.outcome = 'succeeded'
+    LEFT JOIN {_saga} saga ON saga.id = step.saga_id AND {_CAPTURED}
+    LEFT JOIN {_payment} payment ON payment.id = saga.payment_id
 """
-_UNDONE = (
-    f"SELECT id AS key, at, ARRAY[step, 'succeeded'] AS labels, 1::float8 AS value FROM {_step}"
-    " WHERE kind = 'compensation' AND outcome <> 'failed'"
-)
+_UNDONE = f"""
+    SELECT id AS key, at, 1::float8 AS value,
+        CASE WHEN kind = 'compensation' AND outcome <> 'failed' THEN ARRAY[step, 'succeeded'] END AS labels
+    FROM {_step}
+"""
 _NOT_UNDONE = (
     "SELECT id AS key, created_at AS at, ARRAY[step, 'failed'] AS labels, 1::float8 AS value"
     f" FROM {_dead_letter}"
@@ -150,12 +152,14 @@ class Books:
             labels="ARRAY[status]", value="extract(epoch FROM ended_at - created_at)::float8"
         )
         self._durations = Fold(took, start="-infinity", bounds=BOUNDS)
-        timed_out = _ENDED.format(labels="ARRAY[]::text[]", value="1::float8") + f" WHERE {_TIMED_OUT}"
+        timed_out = _ENDED.format(
+            labels=f"CASE WHEN {_TIMED_OUT} THEN ARRAY[]::text[] END", value="1::float8"
+        )
         self._timeouts = Fold(timed_out, start="-infinity")
         self._confirmations = Fold(_CONFIRMED, bounds=BOUNDS)
         self._undone = Fold(_UNDONE)
         self._not_undone = Fold(_NOT_UNDONE)
-        self._readers: tuple[Callable[[psycopg.Connection], Metric], ...] = (
+        self._readers: tuple[Callable[[psycopg.Connection, float], Metric], ...] = (
             *(figure.read for figure in _FIGURES),
             self._read_durations,
             self._read_confirmations,
@@ -167,13 +171,16 @@ class Books:
         """All figures, and whether these are all; fewer or none where the database does not answer in time."""
         metrics: list[Metric] = []
         failed = False
+        give_up_at = time.monotonic() + ALL_WITHIN_S
         try:
             with own_connection(autocommit=True, connect_timeout=TIMEOUT_S) as connection:
                 connection.execute(f"SET statement_timeout = '{TIMEOUT_S}s'")
                 for read in self._readers:
+                    if time.monotonic() > give_up_at:
+                        return metrics, False
                     try:
-                        metrics.append(read(connection))
-                    except psycopg.errors.QueryCanceled as error:  # the others may be quicker
+                        metrics.append(read(connection, give_up_at))
+                    except (psycopg.errors.QueryCanceled, TimeoutError) as error:  # the others may be quicker
                         failed = True
                         log.warning("A figure could not be read: %s", str(error).strip())
         except psycopg.Error as error:
@@ -181,18 +188,18 @@ class Books:
             log.warning("The figures could not be read: %s", str(error).strip())
         return metrics, not failed
 
-    def _read_durations(self, connection: psycopg.Connection) -> Metric:
+    def _read_durations(self, connection: psycopg.Connection, give_up_at: float) -> Metric:
         return _histogram(
             "vorkasse_saga_duration_seconds",
             "From a saga's start to its end: the execution time of its workflow.",
             "status",
             [status.value for status in Saga.FINAL],
-            self._durations.count(connection),
+            self._durations.count(connection, give_up_at),
         )
 
-    def _read_confirmations(self, connection: psycopg.Connection) -> Metric:
+    def _read_confirmations(self, connection: psycopg.Connection, give_up_at: float) -> Metric:
         # The money is captured as soon as it is confirmed, whoever confirms it.
-        counted = self._confirmations.count(connection)
+        counted = self._confirmations.count(connection, give_up_at)
         return _histogram(
             "vorkasse_payment_confirmation_seconds",
             "From a payment's opening until its money was confirmed and captured.",
@@ -201,15 +208,15 @@ class Books:
             counted,
         )
 
-    def _read_timeouts(self, connection: psycopg.Connection) -> Metric:
+    def _read_timeouts(self, connection: psycopg.Connection, give_up_at: float) -> Metric:
         return CounterMetricFamily(
             "vorkasse_payment_timeouts_total",
             "Orders rolled back because no money came in time.",
-            value=self._timeouts.count(connection).total(()),
+            value=self._timeouts.count(connection, give_up_at).total(()),
         )
 
-    def _read_compensations(self, connection: psycopg.Connection) -> Metric:
-        counted = self._undone.count(connection) + self._not_undone.count(connection)
+    def _read_compensations(self, connection: psycopg.Connection, give_up_at: float) -> Metric:
+        counted = self._undone.count(connection, give_up_at) + self._not_undone.count(connection, give_up_at)
         metric = CounterMetricFamily(
             "vorkasse_compensations_total",
             "Undos that were done, and undos that failed for good.",

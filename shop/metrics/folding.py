@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import Any
 
 import psycopg
 
-MOST = 200_000  # rows a query
+MOST = 50_000  # rows a query
 # A row is in sight within seconds of its key, because transactions are short. What is older than this does not
 # change any more and is counted once; what came later is counted anew with every scrape.
 SETTLED_AFTER = "2 minutes"
@@ -47,8 +48,10 @@ class Counted:
 class Fold:
     """The count of the rows that a SELECT gives: `key`, `at`, `labels` (text[]) and `value` (float8).
 
-    `key` grows from row to row and has an index; `at` is when the row was written. `bounds`, in the unit of the
-    value, are the upper bounds of a histogram's buckets; none for a counter. Safe for concurrent scrapes.
+    `key` grows from row to row and has an index; `at` is when the row was written. The SELECT gives every row of its
+    table, those that do not count with no labels: else it would look at them again with every scrape. `bounds`, in
+    the unit of the value, are the upper bounds of a histogram's buckets; none for a counter. Safe for concurrent
+    scrapes.
     """
 
     def __init__(self, rows: str, *, start: str = "0", bounds: Sequence[float] = ()) -> None:
@@ -58,13 +61,17 @@ class Fold:
         self._settled = Counted()
         self._settled_until: Any = start
 
-    def count(self, connection: psycopg.Connection) -> Counted:
-        """All rows there are now. The first call reads them all, the later ones the newest only."""
+    def count(self, connection: psycopg.Connection, give_up_at: float) -> Counted:
+        """All rows there are now. The first call reads them all, the later ones the newest only.
+
+        Raises `TimeoutError` at `give_up_at` (of `time.monotonic`); the next call goes on from there.
+        """
         with self._lock:
-            while True:
+            while time.monotonic() < give_up_at:
                 recent, read = self._read_on(connection)
                 if read < MOST:
                     return self._settled + recent
+        raise TimeoutError("There are more rows than could be counted in time.")
 
     def _read_on(self, connection: psycopg.Connection) -> tuple[Counted, int]:
         recent, read, until = Counted(), 0, None
@@ -74,6 +81,8 @@ class Fold:
         ):
             read += number
             until = settled_until
+            if labels is None:
+                continue
             counted = self._settled if is_settled else recent
             counted.add(tuple(labels), bucket, number, value)
         if until is None:
