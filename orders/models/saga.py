@@ -42,7 +42,6 @@ class Saga(models.Model):
         verbose_name = _("saga")
         verbose_name_plural = _("sagas")
         ordering: ClassVar = ["-id"]
-        indexes: ClassVar = [models.Index(fields=["ended_at"], name="saga_by_end")]
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["order", "attempt"], name="saga_attempt_once"),
             models.UniqueConstraint(
@@ -52,6 +51,7 @@ class Saga(models.Model):
             ),
         ]
         indexes: ClassVar = [
+            models.Index(fields=["ended_at"], name="saga_by_end"),
             models.Index(fields=["deadline"], condition=Q(status="waiting"), name="saga_waiting_by_deadline"),
         ]
 

@@ -372,7 +372,6 @@ def test_provider_that_only_checks_ask_is_down_all_the_same(provider: CountedPro
         with pytest.raises(GatewayUnavailable):
             gateway("sandbox").statuses(["a", "b"]) if number % 2 else gateway("sandbox").changes("7")
         assert state().is_down == (number == DOWN_AFTER)
-        assert manners.DOWN.labels("sandbox")._value.get() == (number == DOWN_AFTER)
 
 
 def test_answers_in_between_keep_it_up(provider: CountedProvider) -> None:

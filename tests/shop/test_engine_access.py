@@ -22,8 +22,8 @@ from shop.kernel.engine_tls import TLSInvalid, tls_config
 from shop.schedules import declared, syncing
 from tests import factories
 from tests.certificates import Authority, Certificate, mutual_tls
+from tests.shop.processes import WorkerUnderTest, start_worker
 from tests.shop.test_settings import check
-from tests.shop.test_worker import WorkerUnderTest, start_worker
 from tests.waiting import wait_until
 
 __all__ = ["start_worker"]
