@@ -20,8 +20,9 @@ from temporalio.client import Client
 from shop import worker
 from shop.kernel import temporal
 from tests import factories
-from tests.shop.processes import WorkerUnderTest, confirm, start_worker
+from tests.shop.processes import WorkerUnderTest, start_worker
 from tests.shop.test_engine_access import saga_status, status
+from tests.shop.test_worker import confirm
 from tests.waiting import wait_until
 
 __all__ = ["start_worker"]
