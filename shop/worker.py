@@ -38,7 +38,7 @@ from orders.workflows.saga import OrderSagaWorkflow
 from payments import activities as payment_activities
 from payments.statement_folder import StatementFolder
 from payments.watching import Watcher
-from payments.workflows.batch import BatchPaymentCheckWorkflow
+from payments.workflows.batch import BatchPaymentCheckWorkflow, PinnedBatchPaymentCheck
 from payments.workflows.coordinator import PaymentCheckCoordinator
 from payments.workflows.monitor import OrderPaymentMonitorWorkflow
 from payments.workflows.refund import RefundWorkflow
@@ -65,6 +65,8 @@ WORKFLOWS: dict[str, list[type]] = {
         RefundWorkflow,
     ],
 }
+PINNED: dict[type, type] = {BatchPaymentCheckWorkflow: PinnedBatchPaymentCheck}
+"""What takes the place of a workflow on workers that have versions."""
 ACTIVITIES: dict[str, list[Callable[..., Any]]] = {
     "orders": activities.ALL,
     "payment-checks": [activities.check_payment_status, *payment_activities.ALL],
@@ -83,7 +85,7 @@ def build(client: Client, queue: str, executor: ThreadPoolExecutor, concurrency:
     return Worker(
         client,
         task_queue=queue,
-        workflows=WORKFLOWS[queue],
+        workflows=[PINNED.get(each, each) if settings.BUILD_ID else each for each in WORKFLOWS[queue]],
         activities=ACTIVITIES[queue],
         activity_executor=executor,
         max_concurrent_activities=concurrency,
@@ -98,7 +100,7 @@ def deployment() -> WorkerDeploymentConfig | None:
     """This build as a version of the worker deployment; None without BUILD_ID: then any worker takes any task.
 
     A saga waits for weeks and goes on with the current version, whose code has to replay it (patches, and the
-    gate `make replay`). Workflows of minutes say `PINNED` themselves and end with the version they began with.
+    gate `make replay`). `PINNED` workflows, of minutes, end with the version they began with.
     """
     if not settings.BUILD_ID:
         return None
