@@ -128,7 +128,7 @@ class HandOver(LetterAct):
     slug = "hand-over"
     label = "Hand over"
     form = HandOverForm
-    follows = "Its index shows whoever you choose how many are in their hands."
+    follows = "Whoever you choose sees on the work queue how many are in their hands."
 
     def why_not(self, subject: DeadLetter) -> str:
         return "It is resolved." if subject.state == DeadLetter.State.RESOLVED else ""

@@ -96,7 +96,8 @@ class DeadLetter(models.Model):
 
     @property
     def age(self) -> timedelta:
-        return timezone.now() - self.created_at
+        """How long it has been open, or was until it was resolved."""
+        return (self.resolved_at or timezone.now()) - self.created_at
 
     @property
     def advice(self) -> Promise:

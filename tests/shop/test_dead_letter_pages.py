@@ -103,6 +103,13 @@ def test_list_tells_all_that_is_needed_to_decide_without_provider_and_temporal(l
     assert "No payment was ever opened." in view
 
 
+def test_age_ends_with_the_letter() -> None:
+    letter = a_letter()
+    now = timezone.now()
+    letter.created_at, letter.resolved_at = now - timedelta(days=9), now - timedelta(days=7)
+    assert letter.age == timedelta(days=2)
+
+
 def test_list_costs_the_same_for_many_letters(login: Login) -> None:
     ops = login("ops")
 
@@ -195,6 +202,7 @@ def test_letter_is_resolved_with_what_was_done_and_evidence(login: Login) -> Non
         assert "This field is required" in fill_in(ops, letter, "resolve", **typed)
     shown = fill_in(ops, letter, "resolve", done="Refunded in the console", evidence="re_1")
     assert "The order is cancelled, and its customer is told." in shown
+    assert "Was open for</dt>" in shown
     assert "Refunded in the console Evidence: re_1 (ops," in shown
     letter.saga.order.refresh_from_db()
     assert letter.saga.order.status == "cancelled"
