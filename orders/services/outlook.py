@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from django.db.models import Max
 from django.utils import timezone
 
 from orders.models import Mail, Order, OrderEvent, Saga
@@ -96,7 +97,9 @@ def _has_aftermath(saga: Saga, totals: ledger.Totals) -> bool:
         return True
     if saga.dead_letters.filter(state="retrying").exists():
         return True
-    if saga.ended_at is None or saga.ended_at < timezone.now() - AFTERMATH:
+    closed = saga.dead_letters.aggregate(at=Max("resolved_at"))["at"]
+    last = closed or saga.ended_at
+    if last is None or last < timezone.now() - AFTERMATH:
         return False
     return saga.mails.filter(state__in=[Mail.State.QUEUED, Mail.State.SENDING]).exists()
 

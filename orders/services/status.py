@@ -53,7 +53,8 @@ def move_saga(saga: Saga, to: str, **changes: Any) -> None:
             raise WrongTransition(f"Saga {saga} is {saga.status} and cannot become {to}.")
         saga.status = to
         changes["status"] = to
-        if to in Saga.FINAL:
+        # A rollback that failed has ended; that people close it later is no second end.
+        if to in Saga.FINAL and saga.ended_at is None:
             changes["ended_at"] = timezone.now()
     for name, value in changes.items():
         setattr(saga, name, value)

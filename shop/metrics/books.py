@@ -124,6 +124,11 @@ BOUNDS = (
     *(_DAY * days for days in (1, 2, 3, 5, 7, 10, 14, 15, 16, 21, 30, 60, 90)),
 )
 _ENDED = f"SELECT ended_at AS key, ended_at AS at, {{labels}} AS labels, {{value}} AS value FROM {_saga}"
+# What it came to when it ended: a rollback that failed stays one, though people close it and cancel its order.
+_CAME_TO = (
+    f"CASE WHEN status = 'cancelled' AND id IN (SELECT saga_id FROM {_dead_letter})"
+    " THEN 'compensation_failed' ELSE status END"
+)
 _TIMED_OUT = f"reason = '{NO_PAYMENT}' OR reason LIKE '{LAPSED} %% {UNPAID}'"
 _CAPTURED = f"step.step = '{Step.PAYMENT_CAPTURED}' AND step.kind = 'action' AND step.outcome = 'succeeded'"
 _CONFIRMED = f"""
@@ -149,7 +154,7 @@ class Books:
 
     def __init__(self) -> None:
         took = _ENDED.format(
-            labels="ARRAY[status]", value="extract(epoch FROM ended_at - created_at)::float8"
+            labels=f"ARRAY[{_CAME_TO}]", value="extract(epoch FROM ended_at - created_at)::float8"
         )
         self._durations = Fold(took, start="-infinity", bounds=BOUNDS)
         timed_out = _ENDED.format(

@@ -209,6 +209,7 @@ def test_letter_is_resolved_with_what_was_done_and_evidence(login: Login) -> Non
     assert OutboxMessage.objects.filter(name="OrderMailWorkflow").count() == 1
     timeline = login("viewer").get(f"/admin/orders/order/{letter.saga.order.pk}/change/").content.decode()
     assert "Dead letter resolved by hand" in timeline
+    assert 'hx-trigger="every 1s"' in timeline  # until the customer's mail is sent
 
 
 def test_letter_is_handed_to_a_colleague_snoozed_woken_and_commented(login: Login) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ from django.utils import timezone
 from prometheus_client.parser import text_string_to_metric_families
 
 from orders.models import Saga
-from orders.services import lifecycle
+from orders.services import dead_letters, lifecycle
+from orders.services.status import move_saga
+from orders.workflows.types import FailedUndo
 from shop.kernel.listening import own_connection
 from shop.metrics.books import Books
 from shop.metrics.folding import Fold
@@ -143,6 +146,31 @@ def test_order_that_is_never_paid_counts_as_a_payment_timeout(shop: PracticeShop
     assert complete
     timeouts = next(metric for metric in metrics if metric.name == "vorkasse_payment_timeouts")
     assert [sample.value for sample in timeouts.samples] == [1]
+
+
+@pytest.mark.usefixtures("provider")
+def test_rollback_that_failed_and_is_closed_by_people_has_ended_once_and_is_counted_once() -> None:
+    factories.product()
+    order = factories.place()
+    saga = Saga.objects.get(order=order)
+    for status in ("running", "compensating"):
+        move_saga(saga, status)
+    letter = dead_letters.write(FailedUndo(order.number, 1, "inventory", "run", "No shelf.", "KeyError"))
+    move_saga(saga, "compensation_failed")
+    type(order).objects.update(status="compensation_failed")
+    three_weeks_ago = timezone.now() - timedelta(days=21)
+    Saga.objects.update(created_at=three_weeks_ago - timedelta(hours=1), ended_at=three_weeks_ago)
+
+    def ended(books: Books) -> dict[str, float]:
+        metrics, _complete = books.read()
+        durations = next(metric for metric in metrics if metric.name == "vorkasse_saga_duration_seconds")
+        return {s.labels["status"]: s.value for s in durations.samples if s.name.endswith("_sum") and s.value}
+
+    one_that_runs = Books()
+    assert ended(one_that_runs) == {"compensation_failed": 3600}
+    dead_letters.resolve(letter.pk, "ada", "Counted the shelf", "T-7", key="k")
+    assert Saga.objects.get().status == "cancelled"
+    assert ended(one_that_runs) == ended(Books()) == {"compensation_failed": 3600}
 
 
 def test_rows_that_come_into_sight_late_are_counted_and_none_is_counted_twice() -> None:
