@@ -122,6 +122,8 @@ class HandOverForm(LetterForm):
         people: Any = get_user_model().objects
         who = people.with_perm(RETRY, backend=MODEL_BACKEND).filter(is_staff=True)
         field.queryset = who.order_by("username")
+        if len(self.subjects) == 1:
+            self.initial["to"] = self.subjects[0].assignee
 
 
 class HandOver(LetterAct):

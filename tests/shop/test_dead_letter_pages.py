@@ -203,7 +203,7 @@ def test_letter_is_resolved_with_what_was_done_and_evidence(login: Login) -> Non
     shown = fill_in(ops, letter, "resolve", done="Refunded in the console", evidence="re_1")
     assert "The order is cancelled, and its customer is told." in shown
     assert "Was open for</dt>" in shown
-    assert "Refunded in the console Evidence: re_1 (ops," in shown
+    assert "Refunded in the console <strong>Evidence:</strong> re_1 (ops," in shown
     letter.saga.order.refresh_from_db()
     assert letter.saga.order.status == "cancelled"
     assert OutboxMessage.objects.filter(name="OrderMailWorkflow").count() == 1
@@ -221,6 +221,7 @@ def test_letter_is_handed_to_a_colleague_snoozed_woken_and_commented(login: Logi
     assert '<option value="viewer">' not in form
     assert "Select a valid choice" in fill_in(ops, letter, "hand-over", to="viewer")
     assert "It is in the hands of ada." in fill_in(ops, letter, "hand-over", to="ada")
+    assert '<option value="ada" selected>' in ops.get(act_url(letter, "hand-over")).content.decode()
     until = f"{timezone.now() + timedelta(days=2):%Y-%m-%dT%H:%M}"
     assert "It comes back on" in fill_in(ops, letter, "snooze", until=until, text="The bank is closed")
     assert listed(ops) == []
