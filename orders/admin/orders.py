@@ -130,6 +130,8 @@ class OrderAdmin(ActingAdmin, FastListAdmin):
 
     def by_number(self, request: HttpRequest, number: str) -> HttpResponse:
         """To the order's page, for those who know its number only; to the list if there is no such order."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
         pk = Order.objects.filter(number=number).values_list("pk", flat=True).first()
         if pk is None:
             return HttpResponseRedirect(
