@@ -60,7 +60,7 @@ class Authenticator(ThrottlingMixin, Device):  # type: ignore[misc]  # they have
 
     def throttle_increment(self, commit: bool = True) -> None:
         super().throttle_increment(commit=False)
-        self.throttling_failure_count = min(self.throttling_failure_count, MOST_COUNTED)
+        self.throttling_failure_count: int = min(self.throttling_failure_count, MOST_COUNTED)
         if commit:
             self.save()
 

@@ -150,7 +150,7 @@ def prove(user: User, code: str) -> Authenticator:
     if problem:
         log.warning("User %s gave no valid second factor.", user.pk)
         raise SecondFactorRefused(problem)
-    return device
+    return cast(Authenticator, device)
 
 
 @transaction.atomic

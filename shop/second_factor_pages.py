@@ -88,12 +88,13 @@ def _second_factor(request: HttpRequest, user: User) -> HttpResponse:
         form = EnrolForm(initial={"offered": second_factor.offer(user)})
         messages.warning(request, _("This page was too old. Scan its new code."))
         secret = second_factor.secret_of(str(form["offered"].value()), user)
-    qr = second_factor.qr_svg(second_factor.address_of(secret, user))
+    address = second_factor.address_of(secret, user)
     context = {
         "form": form,
         "adminform": _fieldset(form),
         "secret": " ".join(secret[i : i + 4] for i in range(0, len(secret), 4)),
-        "qr": mark_safe(qr),  # drawn here
+        "address": address,
+        "qr": mark_safe(second_factor.qr_svg(address)),
         "required": settings.REQUIRE_TOTP,
     }
     return _page(request, "admin/second_factor_new.html", context)
