@@ -17,7 +17,7 @@ from django.contrib.admin.forms import AdminAuthenticationForm
 from django.contrib.auth import login
 from django.contrib.auth.models import User
 from django.contrib.auth.views import LoginView
-from django.core.exceptions import ValidationError
+from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.db.models import Max
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -80,7 +80,7 @@ class PasswordStep(LoginView):
 
     def form_invalid(self, form: Any) -> HttpResponse:
         answer = super().form_invalid(form)
-        if form.has_error(None, "locked_out"):
+        if form.has_error(NON_FIELD_ERRORS, "locked_out"):
             answer.status_code = 429
         return answer
 
