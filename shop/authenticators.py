@@ -76,10 +76,12 @@ class Authenticator(ThrottlingMixin, Device):  # type: ignore[misc]  # they have
         return right
 
     def _is_of_app(self, token: str) -> bool:
-        step = matching_step(opened(bytes(self.sealed), self.user_id), token, self.last_step + 1)
+        secret = opened(bytes(self.sealed), self.user_id)
+        step = matching_step(secret, token, self.last_step + 1)
         if step is None:
             return False
         self.last_step = step
+        self.sealed = sealed(secret, self.user_id)  # under the present key, if SECRET_KEY was changed
         return True
 
     def _is_recovery(self, token: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import time
 from base64 import b32decode
 from collections.abc import Callable
 from datetime import timedelta
@@ -21,7 +22,7 @@ from django_otp.oath import TOTP
 from PIL import Image
 from pytest_django.fixtures import Settings
 
-from shop import authenticators, logging_in
+from shop import logging_in
 from shop.authenticators import Authenticator, RecoveryCode
 from shop.roles import ROLES
 
@@ -35,7 +36,7 @@ Clock = Callable[[float], None]
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The time of the codes, which stands until it is moved on, by seconds."""
     now = [1_800_000_000.0]
-    monkeypatch.setattr(authenticators.time, "time", lambda: now[0])
+    monkeypatch.setattr(time, "time", lambda: now[0])
 
     def move(seconds: float) -> None:
         now[0] += seconds
@@ -59,7 +60,7 @@ def with_password() -> tuple[Client, str]:
 
 def code_of(secret: str) -> str:
     totp = TOTP(b32decode(secret.replace(" ", "")))
-    totp.time = authenticators.time.time()
+    totp.time = time.time()
     return f"{totp.token():06}"
 
 
@@ -288,12 +289,18 @@ def test_nobody_of_the_roles_may_reset_one() -> None:
 
 
 def test_a_change_of_the_secret_key_keeps_it_with_the_old_one_as_fallback(
-    secret: str, settings: Settings
+    secret: str, clock: Clock, settings: Settings
 ) -> None:
-    settings.SECRET_KEY_FALLBACKS, settings.SECRET_KEY = [current.SECRET_KEY], "another" * 8
+    before = current.SECRET_KEY
+    settings.SECRET_KEY_FALLBACKS, settings.SECRET_KEY = [before], "another" * 8
     browser, _ = with_password()
     assert browser.post(CODE, {"code": code_of(secret)}).status_code == 302
+    # Its next use is under the new key alone.
+    clock(30)
     settings.SECRET_KEY_FALLBACKS = []
+    browser, _ = with_password()
+    assert browser.post(CODE, {"code": code_of(secret)}).status_code == 302
+    settings.SECRET_KEY = before
     browser, _ = with_password()
     assert "ask an administrator to reset" in browser.post(CODE, {"code": "000000"}).content.decode()
 

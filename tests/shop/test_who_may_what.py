@@ -304,7 +304,7 @@ def urls(door: Door) -> list[str]:
 # --- what came of a request ------------------------------------------------------------------------------
 
 
-def turned_away(answer: HttpResponse) -> bool:
+def turned_away(answer: HttpResponse | Any) -> bool:
     to_login = answer.status_code == 302 and answer["Location"].startswith("/admin/login/")
     return answer.status_code == 403 or to_login or "HX-Refresh" in answer
 
