@@ -1,4 +1,4 @@
-"""The admin of the roof: what people did to the schedules. Their page is in `shop.schedule_pages`."""
+"""The admin of the roof: what people did to the schedules, whose page is in `shop.schedule_pages`; and who gets in."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from typing import ClassVar
 
 from django.contrib import admin
 
+from shop import access_admin
 from shop.kernel.admin.readonly import LookOnlyAdmin
 from shop.models import ScheduleAct
+
+__all__ = ["access_admin"]
 
 
 @admin.register(ScheduleAct)

@@ -1,3 +1,4 @@
+from axes.apps import AppConfig as AxesConfig
 from django.apps import AppConfig
 from django.contrib.admin import apps as admin_apps
 from django.db.models.signals import post_migrate
@@ -22,3 +23,10 @@ class StaffAdminConfig(admin_apps.AdminConfig):
 
     default = False
     default_site = "shop.site.StaffSite"
+
+
+class LogInsConfig(AxesConfig):  # type: ignore[misc]  # it has no types
+    """Axes, under the name that the staff site shows."""
+
+    default = False
+    verbose_name = "Log-ins"

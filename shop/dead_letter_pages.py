@@ -24,6 +24,7 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
+from django.views.decorators.cache import never_cache
 from django_htmx.http import HttpResponseClientRefresh
 
 from orders.models import DeadLetter, DeadLetterAct
@@ -46,6 +47,7 @@ def urls(site: admin.AdminSite) -> list[URLPattern]:
     def part(view: Any) -> Any:
         """Not behind the guard: a redirect to the login page would end up inside the page."""
 
+        @never_cache
         def guarded(request: HttpRequest, **kwargs: Any) -> HttpResponse:
             if not site.has_permission(request):
                 return HttpResponseClientRefresh()

@@ -1,4 +1,4 @@
-"""What people did to the schedules."""
+"""What people did to the schedules; and, from a module of their own, the second factors of staff."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from typing import ClassVar
 import pgtrigger
 from django.db import models
 from django.utils.translation import gettext_lazy as _
+
+from shop.authenticators import Authenticator, RecoveryCode
+
+__all__ = ["Authenticator", "RecoveryCode", "ScheduleAct"]
 
 
 class ScheduleAct(models.Model):

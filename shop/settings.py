@@ -44,6 +44,9 @@ if not DEBUG and (not SECRET_KEY or SECRET_KEY == PRACTICE_SECRET):
         "SECRET_KEY is not set. With DEBUG off, set it to a long random text that only this site knows."
     )
 
+# Still read after a change of SECRET_KEY: nobody is logged out, and second factors go on.
+SECRET_KEY_FALLBACKS: list[str] = env.list("SECRET_KEY_FALLBACKS", default=[])
+
 SITE_URL: str = env.str("SITE_URL", default="http://127.0.0.1:8000").rstrip("/")
 ALLOWED_HOSTS: list[str] = env.list("ALLOWED_HOSTS", default=["127.0.0.1", "localhost", "[::1]"])
 CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", default=[])
@@ -60,6 +63,8 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "servestatic.runserver_nostatic",
     "django.contrib.staticfiles",
+    "django_otp",
+    "shop.apps.LogInsConfig",
     "django_htmx",
     "csp",
     "ninja",
@@ -76,6 +81,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django_otp.middleware.OTPMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
@@ -120,6 +126,20 @@ AUTH_PASSWORD_VALIDATORS = [
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
 ]
 LOGIN_URL = "admin:login"
+# The first lets nobody in: it refuses who has been wrong too often.
+AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
+# A name from an address: a stranger elsewhere cannot lock a colleague out. Trying while locked out adds nothing.
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_FAILURE_LIMIT = 5
+AXES_COOLOFF_TIME = timedelta(minutes=15)
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
+AXES_RESET_ON_SUCCESS = True
+AXES_CLIENT_IP_CALLABLE = "shop.client_address.client_address"
+AXES_SENSITIVE_PARAMETERS = ["username", "ip_address", "csrfmiddlewaretoken"]
+AXES_VERBOSE = False
+AXES_ENABLE_ADMIN = False  # shop.login_admin shows its rows
+# Staff must have a second factor, and can do nothing before they have set one up.
+REQUIRE_TOTP: bool = env.bool("REQUIRE_TOTP", default=False)
 
 # --- language and time -----------------------------------------------------------------------------------
 
@@ -155,16 +175,29 @@ CONTENT_SECURITY_POLICY = {
     }
 }
 X_FRAME_OPTIONS = "DENY"
-# Whether other sites below this one's name are to speak TLS only is not for this one to decide (W005, W021).
-SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
-SESSION_COOKIE_HTTPONLY = True
-SESSION_COOKIE_SAMESITE = "Lax"
+SILENCED_SYSTEM_CHECKS = [
+    # Whether other sites below this one's name are to speak TLS only is not for this one to decide.
+    "security.W005",
+    "security.W021",
+    # The log-in page itself says who is locked out; axes' middleware would put a page of its own in its place.
+    "axes.W002",
+]
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SITE_URL.startswith("https://")
+# With this prefix browsers take the cookie from this host alone, over TLS, and from no other below its name.
+_HOST_ONLY = "__Host-" if SESSION_COOKIE_SECURE else ""
+SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = f"{_HOST_ONLY}sessionid", f"{_HOST_ONLY}csrftoken"
+SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
+# Not Strict: a link in an alert's mail would find everybody logged out.
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_AGE = int(parse_duration(env.str("SESSION_AGE", default="12h")).total_seconds())
 SECURE_SSL_REDIRECT = env.bool("SECURE_SSL_REDIRECT", default=SESSION_COOKIE_SECURE and not DEBUG)
 SECURE_HSTS_SECONDS = env.int("SECURE_HSTS_SECONDS", default=31_536_000 if SESSION_COOKIE_SECURE else 0)
-SECURE_PROXY_SSL_HEADER = (
-    ("HTTP_X_FORWARDED_PROTO", "https") if env.bool("BEHIND_PROXY", default=False) else None
-)
+BEHIND_PROXY: bool = env.bool("BEHIND_PROXY", default=False)
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if BEHIND_PROXY else None
+# How many proxies add to X-Forwarded-For: what stands before theirs is anybody's word.
+PROXY_COUNT: int = env.int("PROXY_COUNT", default=1)
+if PROXY_COUNT < 1:
+    raise ImproperlyConfigured("PROXY_COUNT is the number of proxies in front, 1 or more.")
 # An order with 200 lines is about 20 KB.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1_000_000
 
@@ -307,7 +340,7 @@ LOGGING = {
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT}},
     "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", default="INFO")},
     "loggers": {
-        **{name: {"level": "WARNING"} for name in ("httpx2", "temporalio", "stripe")},
+        **{name: {"level": "WARNING"} for name in ("httpx2", "temporalio", "stripe", "axes")},
         # They bring handlers of their own, which would be a second format.
         **{name: {"handlers": [], "propagate": True} for name in ("uvicorn", "django")},
         "django.server": {"handlers": [], "propagate": True},

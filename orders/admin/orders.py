@@ -17,6 +17,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
+from django.views.decorators.cache import never_cache
 from django_htmx.http import HttpResponseClientRefresh
 
 from orders.admin import listing, placing
@@ -104,7 +105,7 @@ class OrderAdmin(ActingAdmin, FastListAdmin):
         guard = self.admin_site.admin_view
         return [
             # Not behind the guard: a redirect to the login page would end up inside the page.
-            path("<int:object_id>/live/", self.live_view, name="orders_order_live"),
+            path("<int:object_id>/live/", never_cache(self.live_view), name="orders_order_live"),
             path("number/<path:number>/", guard(self.by_number), name="orders_order_by_number"),
             path("<int:object_id>/packing-slip/", guard(self.packing_slip_view), name="orders_order_slip"),
             *super().get_urls(),
@@ -130,6 +131,8 @@ class OrderAdmin(ActingAdmin, FastListAdmin):
 
     def by_number(self, request: HttpRequest, number: str) -> HttpResponse:
         """To the order's page, for those who know its number only; to the list if there is no such order."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
         pk = Order.objects.filter(number=number).values_list("pk", flat=True).first()
         if pk is None:
             return HttpResponseRedirect(

@@ -187,7 +187,11 @@ def post(pk: int) -> None:
         answer = httpx2.post(
             settings.OPS_ALERT_WEBHOOK_URL, content=body, headers=headers, timeout=WEBHOOK_TIMEOUT_S
         )
-    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+    except httpx2.InvalidURL:
+        # What is wrong with it would quote it, and addresses of chat tools are secrets.
+        problem = "The alert webhook could not be sent: OPS_ALERT_WEBHOOK_URL is no address."
+        raise _not_posted(pk, AlertNotTaken(problem)) from None
+    except httpx2.HTTPError as error:
         raise _not_posted(pk, AlertNotTaken(f"The alert webhook could not be sent: {error}")) from error
     if answer.status_code >= 500 or answer.status_code in WORTH_ANOTHER_TRY:
         raise _not_posted(pk, AlertNotTaken(f"The alert webhook was answered {answer.status_code}."))

@@ -20,6 +20,7 @@ from django.urls import URLPattern, path
 from django.utils.http import content_disposition_header
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
+from django.views.decorators.cache import never_cache
 from django_htmx.http import HttpResponseClientRefresh
 
 from payments.admin.lines import report_of
@@ -94,7 +95,7 @@ class StatementFileAdmin(ActingAdmin, LookOnlyAdmin):
         download = self.admin_site.admin_view(self.download)
         return [
             # Not behind the guard: a redirect to the login page would end up inside the page.
-            path("<int:pk>/live/", self.live, name="payments_statementfile_live"),
+            path("<int:pk>/live/", never_cache(self.live), name="payments_statementfile_live"),
             path("<int:pk>/download/", download, name="payments_statementfile_download"),
             *super().get_urls(),
         ]

@@ -285,6 +285,11 @@ class TransferBatchAdmin(ActingAdmin, LookOnlyAdmin):
         name = "payments_transferbatch_download"
         return [path("<int:pk>/pain001/", view, name=name), *super().get_urls()]
 
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """The link to the file for those who may follow it."""
+        fields = super().get_fields(request, obj)
+        return [name for name in fields if name != "download_link" or request.user.has_perm(REFUND)]
+
     def download(self, request: HttpRequest, pk: int) -> HttpResponse:
         """The file itself. It names customers and their accounts: only for those who send it."""
         if not request.user.has_perm(REFUND):

@@ -165,7 +165,8 @@ class Shop:
                 "web",
                 self._python(
                     *("-m", "uvicorn", "shop.asgi:application", "--host", host, "--port", str(port["web"])),
-                    *("--no-access-log", "--lifespan", "off", "--timeout-graceful-shutdown", "5"),
+                    *("--no-access-log", "--no-proxy-headers", "--lifespan", "off"),
+                    *("--timeout-graceful-shutdown", "5"),
                 ),
                 is_ready=_answers(port["web"], "/health/"),
                 needs=("migrations",),

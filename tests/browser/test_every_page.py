@@ -18,7 +18,7 @@ LISTS = (
     "payments/payment", "payments/reviewitem", "payments/webhookdelivery", "payments/bankstatement",
     "payments/statementfile", "payments/banktransaction", "payments/outgoingtransfer", "payments/transferbatch",
     "payments/batchrun", "payments/gatewaystate", "kernel/outboxmessage",
-    "auth/user", "auth/group",
+    "auth/user", "auth/group", "axes/accessattempt", "axes/accesslog",
 )  # fmt: skip
 FORMS = ("orders/order/add", "orders/product/add", "orders/apikey/add")
 ACTS = ("start", "cancel", "confirm-payment", "extend-deadline", "refund", "tracking")
@@ -38,6 +38,8 @@ def test_every_page_keeps_the_content_policy_and_fits_a_phone(
         *(f"orders/order/{order.pk}/{act}/" for act in ACTS),
         *(f"orders/order/{act}/?ids={order.pk}" for act in ACTS),
         f"orders/order/?q={order.number}&status__exact=placed",
+        "second-factor/",
+        "password_change/",
         "ops/dead-letters/",
         *(f"ops/dead-letters/?state={tab}" for tab in ("retrying", "snoozed", "resolved")),
         "ops/dead-letters/retry/",
