@@ -22,6 +22,7 @@ ROLES: dict[str, tuple[str, ...]] = {
     "viewer": (),
     "orders": (
         "orders.add_order",
+        "orders.add_orderevent",
         "orders.change_order",
         "orders.start_saga",
         "orders.cancel_saga",
@@ -30,6 +31,7 @@ ROLES: dict[str, tuple[str, ...]] = {
         "orders.change_product",
     ),
     "payments": (
+        "orders.add_orderevent",
         "orders.confirm_payment",
         "payments.change_reviewitem",
         "payments.discard_money",
@@ -39,6 +41,7 @@ ROLES: dict[str, tuple[str, ...]] = {
     ),
     "ops": (
         "payments.reprocess_webhook",
+        "orders.add_orderevent",
         "orders.retry_deadletter",
         "orders.resolve_deadletter",
         "payments.ask_gateway",

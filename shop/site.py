@@ -20,16 +20,28 @@ class StaffSite(AdminSite):
 
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
         # The models are not loaded yet when this module is.
+        from orders.services.notes import unseen_mentions
         from payments.services.availability import troubles
+        from shop import first_steps
         from shop.work_queue import tasks
 
-        context = {"tasks": tasks(request.user), "provider_troubles": troubles()}
+        queue = tasks(request.user)
+        clear = [task for task in queue if not task.count]
+        context = {
+            "tasks": queue,
+            "clear_tasks": clear,
+            "nothing_waits": len(clear) == len(queue),
+            "mentions": unseen_mentions(request.user),
+            "provider_troubles": troubles(),
+            "needs_first_steps": first_steps.is_needed(),
+        }
         return super().index(request, context | (extra_context or {}))
 
     def get_urls(self) -> list[URLPattern | URLResolver]:
-        from shop import dead_letter_pages, schedule_pages
+        from shop import dead_letter_pages, front_pages, schedule_pages
 
-        return [*dead_letter_pages.urls(self), *schedule_pages.urls(self), *super().get_urls()]
+        pages = (dead_letter_pages, front_pages, schedule_pages)
+        return [*(url for page in pages for url in page.urls(self)), *super().get_urls()]
 
     def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> list[Any]:
         """With the pages that belong to no model."""
@@ -38,6 +50,7 @@ class StaffSite(AdminSite):
         if not request.user.has_perm("orders.view_deadletter"):
             pages = []
         pages.append(("Schedules", _("Schedules"), "admin:schedules"))
+        pages.append(("Health", _("Health"), "admin:health"))
         for app in app_list:
             if app["app_label"] == "ops":
                 app["models"][:0] = [
