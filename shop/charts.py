@@ -14,8 +14,9 @@ from django.utils.safestring import SafeString
 from shop.figures import Figure, Series
 
 WIDTH, HEIGHT = 400, 190
-LEFT, RIGHT, TOP, BOTTOM = 40, 6, 8, 24
+LEFT, RIGHT, TOP, BOTTOM = 50, 6, 8, 24
 GRID = 4  # lines above the ground
+LETTER = 7.5  # how wide one is, on a phone too
 
 
 def drawn(figure: Figure) -> SafeString:
@@ -73,17 +74,17 @@ def _short(value: float) -> str:
 
 
 def _names(figure: Figure) -> SafeString:
-    """So many names of columns as have room."""
+    """So many names of columns as have room, from the last one back; none sticks out on the right."""
     number = len(figure.columns)
-    room = (WIDTH - LEFT - RIGHT) / number
-    every = max(1, math.ceil((max(map(len, figure.columns)) * 6 + 8) / room))
+    longest = max(map(len, figure.columns)) * LETTER
+    every = max(1, math.ceil((longest + 3 * LETTER) * number / (WIDTH - LEFT - RIGHT)))
     return format_html_join(
         "",
         '<text class="vk-axis vk-mid" x="{}" y="{}">{}</text>',
         (
-            (round(_x(place + 0.5, number), 1), HEIGHT - 8, figure.columns[place])
-            for place in range(number)
-            if (number - 1 - place) % every == 0 and _x(place + 0.5, number) > LEFT + every * room / 4
+            (round(min(_x(place + 0.5, number), WIDTH - len(name) * LETTER / 2), 1), HEIGHT - 7, name)
+            for place, name in enumerate(figure.columns)
+            if (number - 1 - place) % every == 0 and _x(place + 0.5, number) > longest / 2
         ),
     )
 

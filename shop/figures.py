@@ -252,7 +252,7 @@ def _share(part: int, whole: int) -> str:
 
 
 def _day(day: date) -> str:
-    return date_format(day, "MONTH_DAY_FORMAT")
+    return date_format(day, "j M")
 
 
 def _midnight(day: date) -> datetime:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import smtplib
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from django.conf import settings
 from django.core.mail import get_connection
@@ -77,19 +78,23 @@ class _Probe:
     url: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class _EngineProbe:
+    """The same of Temporal, which is asked in a loop."""
+
+    name: str | Promise
+    ask: Callable[[], Awaitable[str]]
+    url: str = ""
+
+
 def everything() -> list[Health]:
     """How each part is."""
+    url = reverse("admin:schedules")
+    schedules = (
+        _EngineProbe(_g("Schedule “%s”") % one.id, _schedule(one, is_late(one)), url) for one in ours()
+    )
     return _ask_all(
-        [
-            _Probe(_("Database"), _database),
-            *_engine(),
-            *_providers(),
-            _Probe(_("Mail"), _mail),
-            *(
-                _Probe(_g("Schedule “%s”") % schedule.id, _asking_about(schedule), reverse("admin:schedules"))
-                for schedule in ours()
-            ),
-        ]
+        [_Probe(_("Database"), _database), *_engine(), *_providers(), _Probe(_("Mail"), _mail), *schedules]
     )
 
 
@@ -106,36 +111,69 @@ def mail() -> Health:
 # --- all at once -----------------------------------------------------------------------------------------
 
 
-def _ask_all(probes: Sequence[_Probe]) -> list[Health]:
-    """Each in a thread of its own; one that has not answered in time ends by itself, and counts as down."""
-    executor = ThreadPoolExecutor(len(probes), thread_name_prefix="probe")
+def _ask_all(probes: Sequence[_Probe | _EngineProbe]) -> list[Health]:
+    """All at once. One that has not answered in time counts as down, and ends by itself.
+
+    A thread for each, but one for all of Temporal: while its client connects, it belongs to one loop.
+    """
     language = get_language()
-    futures = [executor.submit(_answer, probe, language) for probe in probes]
-    wait(futures, timeout=PATIENCE_S)
+    engine = [probe for probe in probes if isinstance(probe, _EngineProbe)]
+    others = [probe for probe in probes if isinstance(probe, _Probe)]
+    executor = ThreadPoolExecutor(len(others) + 1, thread_name_prefix="probe")
+    futures = [executor.submit(_in_thread, probe, language) for probe in others]
+    in_loop = executor.submit(_in_loop, engine, language)
+    everyone: list[Future[Any]] = [*futures, in_loop]
+    wait(everyone, timeout=PATIENCE_S)
     executor.shutdown(wait=False, cancel_futures=True)
-    return [_heard(probe, future) for probe, future in zip(probes, futures, strict=True)]
+    heard = {
+        probe.name: future.result() for probe, future in zip(others, futures, strict=True) if future.done()
+    }
+    if in_loop.done():
+        heard |= {health.name: health for health in in_loop.result()}
+    no_answer = _g("No answer within %d seconds.") % PATIENCE_S
+    return [heard.get(probe.name) or Health(probe.name, "down", no_answer, probe.url) for probe in probes]
 
 
-def _heard(probe: _Probe, future: Future[Health]) -> Health:
-    if future.done() and not future.cancelled():
-        return future.result()
-    return Health(probe.name, "down", _g("No answer within %d seconds.") % PATIENCE_S, probe.url)
-
-
-def _answer(probe: _Probe, language: str | None) -> Health:
+def _in_thread(probe: _Probe, language: str | None) -> Health:
     began = time.monotonic()
     try:
         with override(language):
-            state, says = "working", probe.ask()
-    except Doubtful as doubt:
-        state, says = "failing", str(doubt)
-    except Down as trouble:
-        state, says = "down", str(trouble)
+            outcome: str | Exception = probe.ask()
     except Exception as error:  # whatever it is, the other parts are still to be seen
-        state, says = "down", f"{type(error).__name__}: {error}"[:300]
+        outcome = error
     finally:
         connection.close()
-    return Health(probe.name, state, says, probe.url, round(1000 * (time.monotonic() - began)))
+    return _judged(probe, outcome, began)
+
+
+def _in_loop(probes: Sequence[_EngineProbe], language: str | None) -> list[Health]:
+    async def ask(probe: _EngineProbe) -> Health:
+        began = time.monotonic()
+        try:
+            outcome: str | Exception = await _in_time(probe)
+        except Exception as error:
+            outcome = error
+        return _judged(probe, outcome, began)
+
+    async def ask_all() -> list[Health]:
+        return await asyncio.gather(*map(ask, probes))
+
+    with override(language):
+        return asyncio.run(ask_all())
+
+
+def _judged(probe: _Probe | _EngineProbe, outcome: str | Exception, began: float) -> Health:
+    took_ms = round(1000 * (time.monotonic() - began))
+    match outcome:
+        case str():
+            state, says = "working", outcome
+        case Doubtful():
+            state, says = "failing", str(outcome)
+        case Down() | ScheduleProblem():
+            state, says = "down", str(outcome)
+        case _:
+            state, says = "down", f"{type(outcome).__name__}: {outcome}"[:300]
+    return Health(probe.name, state, says, probe.url, took_ms)
 
 
 # --- each ------------------------------------------------------------------------------------------------
@@ -155,26 +193,22 @@ def _database() -> str:
     return _g("PostgreSQL %s answers, and all migrations are applied.") % version
 
 
-def _engine() -> list[_Probe]:
+def _engine() -> list[_EngineProbe]:
     return [
-        _Probe("Temporal", _temporal),
+        _EngineProbe("Temporal", _temporal),
         *(
-            _Probe(_g("Worker of the queue “%s”") % queue, _worker(queue))
+            _EngineProbe(_g("Worker of the queue “%s”") % queue, _worker(queue))
             for queue in (ORDERS, PAYMENT_CHECKS)
         ),
     ]
 
 
-def _asked(coroutine: Coroutine[None, None, str]) -> str:
+async def _in_time(probe: _EngineProbe) -> str:
     """Ask Temporal, or say in a sentence why it does not answer."""
     where = settings.TEMPORAL_ADDRESS
-
-    async def in_time() -> str:
-        async with asyncio.timeout(PATIENCE_S - 0.5):
-            return await coroutine
-
     try:
-        return asyncio.run(in_time())
+        async with asyncio.timeout(PATIENCE_S - 0.5):
+            return await probe.ask()
     except RPCError as error:
         if error.status is RPCStatusCode.NOT_FOUND:
             raise Down(
@@ -182,9 +216,8 @@ def _asked(coroutine: Coroutine[None, None, str]) -> str:
                 % {"where": where, "name": settings.TEMPORAL_NAMESPACE}
             ) from error
         if error.status not in (RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED):
-            raise Down(
-                _g("Temporal at %(where)s says: %(error)s") % {"where": where, "error": error.message}
-            ) from error
+            says = _g("Temporal at %(where)s says: %(error)s") % {"where": where, "error": error.message}
+            raise Down(says) from error
         raise Down(_away()) from error
     except (RuntimeError, OSError) as error:  # no connection; a timeout is an OSError
         raise Down(_away()) from error
@@ -197,30 +230,26 @@ def _away() -> str:
     ) % settings.TEMPORAL_ADDRESS  # fmt: skip
 
 
-def _temporal() -> str:
+async def _temporal() -> str:
+    request = DescribeNamespaceRequest(namespace=settings.TEMPORAL_NAMESPACE)
+    service = temporal.client().workflow_service
+    await service.describe_namespace(request, timeout=timedelta(seconds=PATIENCE_S))
+    return _g("Temporal answers at %s.") % settings.TEMPORAL_ADDRESS
+
+
+def _worker(queue: str) -> Callable[[], Awaitable[str]]:
     async def ask() -> str:
-        request = DescribeNamespaceRequest(namespace=settings.TEMPORAL_NAMESPACE)
-        service = temporal.client().workflow_service
-        await service.describe_namespace(request, timeout=timedelta(seconds=PATIENCE_S))
-        return _g("Temporal answers at %s.") % settings.TEMPORAL_ADDRESS
-
-    return _asked(ask())
-
-
-def _worker(queue: str) -> Callable[[], str]:
-    async def ask() -> str:
-        pollers = await asyncio.gather(*(_pollers(queue, kind) for kind in _KINDS))
-        workers = set.intersection(*pollers)
-        if not workers:
-            raise Down(
-                _g(
-                    "No worker takes tasks of this queue, so nothing goes on. Start one: manage.py runworker --queue %s"
-                )
-                % queue
+        workers = set.intersection(*await asyncio.gather(*(_pollers(queue, kind) for kind in _KINDS)))
+        if workers:
+            return _g("Asks for tasks: %s") % ", ".join(sorted(workers))
+        raise Down(
+            _g(
+                "No worker takes tasks of this queue, so nothing goes on. Start one: manage.py runworker --queue %s"
             )
-        return _g("Asks for tasks: %s") % ", ".join(sorted(workers))
+            % queue
+        )
 
-    return lambda: _asked(ask())
+    return ask
 
 
 async def _pollers(queue: str, kind: TaskQueueType.ValueType) -> set[str]:
@@ -287,15 +316,12 @@ def _mail() -> str:
     return _g("The mail server %s answers.") % where
 
 
-def _asking_about(schedule: Schedule) -> Callable[[], str]:
-    def ask() -> str:
-        try:
-            (standing,) = asyncio.run(standings(temporal.client(), [schedule]))
-        except ScheduleProblem as problem:
-            raise Down(str(problem)) from problem
+def _schedule(schedule: Schedule, late: bool) -> Callable[[], Awaitable[str]]:
+    async def ask() -> str:
+        (standing,) = await standings(temporal.client(), [schedule])
         if not standing.made:
             raise Down(_g("Temporal does not have it yet. A worker makes it when it starts."))
-        if is_late(schedule):
+        if late:
             raise Down(
                 _g("It has not run for two intervals. Check that a worker runs, and that it is not paused.")
             )

@@ -25,8 +25,8 @@ AS_SENT = {
     "default-src": ["'none'"],
     "style-src": ["'unsafe-inline'"],
     "img-src": ["data:"],
+    "form-action": ["'none'"],
     "frame-ancestors": ["'self'"],
-    "sandbox": [True],
 }
 
 
