@@ -19,8 +19,8 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext as _g
 from django.utils.translation import gettext_lazy as _
 
-from orders.admin.listing import due_soon, lapsing
-from orders.models import DeadLetter, Order, Saga
+from orders.admin.listing import sagas_due_soon, sagas_lapsing
+from orders.models import DeadLetter
 from orders.services.dead_letters import awake
 from payments.models import BatchRun, OutgoingTransfer, ReviewItem
 from payments.services import availability
@@ -132,22 +132,24 @@ _KINDS = (
     _Kind(
         _("Unpaid orders with a deadline within 48 hours"),
         _ON_AN_ORDER,
-        lambda: due_soon(Order.objects.filter(sagas__status=Saga.Status.WAITING)),
+        sagas_due_soon,
         "orders_order_changelist",
         "deadline=soon",
-        when="sagas__deadline",
+        when="deadline",
         ahead=True,
-        amount="total",
+        amount="order__total",
+        currency="order__currency",
     ),
     _Kind(
         _("Authorizations about to expire"),
         _ON_AN_ORDER,
-        lambda: lapsing(Order.objects.filter(sagas__payment__closed_at=None, sagas__ended_at=None)),
+        sagas_lapsing,
         "orders_order_changelist",
         "authorization=lapsing",
-        when="sagas__payment__authorized_until",
+        when="payment__authorized_until",
         ahead=True,
-        amount="total",
+        amount="order__total",
+        currency="order__currency",
         urgent=True,
     ),
     _Kind(

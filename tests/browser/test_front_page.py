@@ -91,9 +91,9 @@ def test_the_deadline_is_told_in_local_time_and_as_what_is_left(
     deadline = timezone.now() + timedelta(hours=30, minutes=30)
     Saga.objects.update(deadline=deadline)
     page = login("viewer")
-    context = page.context.browser.new_context(
-        timezone_id="Asia/Tokyo", storage_state=page.context.storage_state()
-    )  # type: ignore[union-attr]
+    browser = page.context.browser
+    assert browser
+    context = browser.new_context(timezone_id="Asia/Tokyo", storage_state=page.context.storage_state())
     there = context.new_page()
     there.goto(f"{page.url.split('/admin')[0]}/admin/orders/order/{order.pk}/change/")
     told = there.locator("#order-panel time[data-local]")
@@ -119,16 +119,16 @@ def test_a_filter_and_an_open_detail_stay_when_the_timeline_renews_itself(
     page.goto(f"/admin/orders/order/{order.pk}/change/")
     page.get_by_label("Steps and rollbacks").check()
     timeline = page.locator("#order-timeline")
-    expect(timeline.get_by_text("Order placed")).to_be_hidden()
-    expect(timeline.get_by_text("Stock reserved")).to_be_visible()
+    expect(timeline.get_by_text("Order placed", exact=True)).to_be_hidden()
+    expect(timeline.get_by_text("Stock reserved", exact=True)).to_be_visible()
     page.locator("#order-timeline .vk-step summary").first.click()
     expect(timeline.get_by_text("idempotency key")).to_be_visible()
     SagaStep.objects.create(
         saga=saga, step="payment_hold", kind="compensation", outcome="succeeded", attempt=1,
         idempotency_key="k", actor="saga", rollback_run="r", started_at=timezone.now() - timedelta(seconds=2),
     )  # fmt: skip
-    expect(timeline.get_by_text("Authorization released")).to_be_visible()
-    expect(timeline.get_by_text("Order placed")).to_be_hidden()
+    expect(timeline.get_by_text("Authorization released", exact=True)).to_be_visible()
+    expect(timeline.get_by_text("Order placed", exact=True)).to_be_hidden()
     expect(timeline.get_by_text("idempotency key").first).to_be_visible()
     page.get_by_label("Mails").check()
     expect(timeline.get_by_text("Nothing of this kind.")).to_be_visible()
@@ -145,6 +145,7 @@ def test_a_comment_reaches_the_colleague_whom_it_names(login: Login, provider: S
     page.get_by_role("button", name="Add comment").click()
     expect(page.get_by_text("ada will see it on their first page.")).to_be_visible()
     expect(page.locator("#order-timeline")).to_contain_text("please call the customer")
+    page.goto("/admin/")
     page.context.clear_cookies()
     ada.set_password("a good long password")
     ada.save()
