@@ -179,3 +179,19 @@ def test_on_paper_an_order_has_no_buttons(login: Login, provider: SandboxProcess
     expect(page.locator("#order-panel")).to_be_visible()
     for hidden in (".vk-acts", ".submit-row", ".vk-comment", "#timeline-filter", "#header", ".object-tools"):
         expect(page.locator(hidden)).to_be_hidden()
+
+
+def test_a_page_that_cannot_renew_itself_says_so_until_it_can(login: Login, provider: SandboxProcess) -> None:
+    factories.product()
+    order = waiting()
+    logged_in = login("viewer")
+    page = (
+        logged_in.context.new_page()
+    )  # without the fixture's ears: the console is told of what cannot be loaded
+    page.goto(f"/admin/orders/order/{order.pk}/change/")
+    lost = page.get_by_text("This page is not up to date")
+    expect(lost).to_be_hidden()
+    page.route("**/live/*", lambda route: route.abort())
+    expect(lost).to_be_visible()
+    page.unroute("**/live/*")
+    expect(lost).to_be_hidden()
