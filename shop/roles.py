@@ -23,6 +23,7 @@ ROLES: dict[str, tuple[str, ...]] = {
     "viewer": (),
     "orders": (
         "orders.add_order",
+        "orders.add_orderevent",
         "orders.change_order",
         "orders.start_saga",
         "orders.cancel_saga",
@@ -31,6 +32,7 @@ ROLES: dict[str, tuple[str, ...]] = {
         "orders.change_product",
     ),
     "payments": (
+        "orders.add_orderevent",
         "orders.confirm_payment",
         "payments.change_reviewitem",
         "payments.discard_money",
@@ -40,6 +42,7 @@ ROLES: dict[str, tuple[str, ...]] = {
     ),
     "ops": (
         "payments.reprocess_webhook",
+        "orders.add_orderevent",
         "orders.retry_deadletter",
         "orders.resolve_deadletter",
         "payments.ask_gateway",

@@ -22,26 +22,33 @@ class StaffSite(AdminSite):
 
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
         # The models are not loaded yet when this module is.
+        from orders.services.notes import unseen_mentions
         from payments.services.availability import troubles
+        from shop import first_steps
         from shop.work_queue import tasks
 
+        queue = tasks(request.user)
+        clear = [task for task in queue if not task.count]
         may_see_providers = request.user.has_perm("payments.view_gatewaystate")
         context = {
-            "tasks": tasks(request.user),
+            "tasks": queue,
+            "clear_tasks": clear,
+            "nothing_waits": len(clear) == len(queue),
+            "mentions": unseen_mentions(request.user),
             "provider_troubles": troubles() if may_see_providers else [],
+            "needs_first_steps": first_steps.is_needed(),
         }
         return super().index(request, context | (extra_context or {}))
 
     def get_urls(self) -> list[URLPattern | URLResolver]:
-        from shop import dead_letter_pages, logging_in, schedule_pages, second_factor_pages
+        from shop import dead_letter_pages, front_pages, logging_in, schedule_pages, second_factor_pages
 
+        pages = (dead_letter_pages, front_pages, schedule_pages, second_factor_pages)
         return [
             path("login/code/", logging_in.code_step, name="login_code"),
             # Not behind the guard: who still has to set up a second factor may log out all the same.
             path("logout/", self.logout, name="logout"),
-            *second_factor_pages.urls(self),
-            *dead_letter_pages.urls(self),
-            *schedule_pages.urls(self),
+            *(url for page in pages for url in page.urls(self)),
             *super().get_urls(),
         ]
 
@@ -94,6 +101,7 @@ class StaffSite(AdminSite):
             for key, name, url, permission in (
                 ("Dead letters", _("Dead letters"), "admin:dead_letters", "orders.view_deadletter"),
                 ("Schedules", _("Schedules"), "admin:schedules", "ops.view_scheduleact"),
+                ("Health", _("Health"), "admin:health", "ops.view_scheduleact"),
             )
             if request.user.has_perm(permission)
         ]

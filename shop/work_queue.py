@@ -1,36 +1,50 @@
-"""What waits for a person: counts that lead to the lists behind them, and only what the person may see."""
+"""What waits for a person: counts that lead to the lists behind them, and only what the person may act on.
+
+Each line costs one query that reads at most `MOST` rows by an index, whatever the size of the shop.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from django.contrib.auth.models import AnonymousUser, User
 from django.db.models import QuerySet
 from django.urls import reverse
+from django.utils import timezone
+from django.utils.functional import Promise
+from django.utils.translation import gettext as _g
+from django.utils.translation import gettext_lazy as _
 
-from orders.admin.listing import due_soon, lapsing
-from orders.models import DeadLetter, Order
+from orders.admin.listing import sagas_due_soon, sagas_lapsing
+from orders.models import DeadLetter
 from orders.services.dead_letters import awake
 from payments.models import BatchRun, OutgoingTransfer, ReviewItem
+from payments.services import availability
 from shop.kernel.admin.messages import overdue
 from shop.kernel.durations import in_words, roughly
 from shop.kernel.models import OutboxMessage
+from shop.kernel.money import Money
 from shop.schedules.declared import is_late, ours
 
 MOST = 1000  # nobody needs the exact number beyond
 
+Reason = ReviewItem.Reason
+
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One line of the queue. `count` is capped at `MOST`."""
+    """One line of the queue. `count` is capped at `MOST`, and `at_stake` is what so many are about."""
 
-    label: str
+    label: str | Promise
     count: int
     url: str
     urgent: bool
-    note: str = ""
+    notes: tuple[str, ...] = ()
+    at_stake: tuple[Money, ...] = ()
 
     @property
     def many(self) -> bool:
@@ -39,63 +53,118 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    label: str
-    permission: str
+    """`permissions`: any of them lets a person do something about it. `when`: since when it waits, or until when.
+
+    `amount` and `currency` are the fields of what is at stake.
+    """
+
+    label: str | Promise
+    permissions: tuple[str, ...]
     rows: Callable[[], QuerySet[Any]]
-    list_name: str
-    query: str
+    url: str
+    query: str = ""
+    when: str = "created_at"
+    ahead: bool = False
+    amount: str = ""
+    currency: str = "currency"
     urgent: bool = False
+    also: Callable[[User | AnonymousUser], str] | None = None
 
 
+def _in_your_hands(user: User | AnonymousUser) -> str:
+    mine = awake(DeadLetter.objects.filter(assignee=user.get_username())).order_by()[:MOST].count()
+    return _g("%d in your hands.") % mine if mine else ""
+
+
+def _in_review(label: Promise, *reasons: str) -> _Kind:
+    return _Kind(
+        label,
+        ("payments.change_reviewitem",),
+        lambda: ReviewItem.objects.filter(state=ReviewItem.State.OPEN, reason__in=reasons),
+        "payments_reviewitem_changelist",
+        f"state__exact=open&reason__in={','.join(reasons)}",
+        amount="amount",
+    )
+
+
+def _to_send(label: Promise, state: str) -> _Kind:
+    return _Kind(
+        label,
+        ("payments.refund",),
+        lambda: OutgoingTransfer.objects.filter(state=state),
+        "payments_outgoingtransfer_changelist",
+        f"state__exact={state}",
+        amount="amount",
+    )
+
+
+_ON_AN_ORDER = ("orders.cancel_saga", "orders.extend_deadline", "orders.confirm_payment")
 _KINDS = (
     _Kind(
-        "Review items: money that does not fit",
-        "payments.view_reviewitem",
-        lambda: ReviewItem.objects.filter(state=ReviewItem.State.OPEN),
-        "payments_reviewitem",
-        "state__exact=open",
+        _("Dead letters: rollbacks that failed"),
+        ("orders.retry_deadletter", "orders.resolve_deadletter"),
+        lambda: awake(DeadLetter.objects.all()),
+        "dead_letters",
+        amount="amount",
+        urgent=True,
+        also=_in_your_hands,
     ),
-    _Kind(
-        "Money to be sent back: ready for a file",
-        "payments.view_outgoingtransfer",
-        lambda: OutgoingTransfer.objects.filter(state=OutgoingTransfer.State.READY),
-        "payments_outgoingtransfer",
-        "state__exact=ready",
+    _in_review(
+        _("Unmatched money"),
+        Reason.NO_REFERENCE,
+        Reason.UNKNOWN_REFERENCE,
+        Reason.AMBIGUOUS,
+        Reason.WRONG_CURRENCY,
+        Reason.DUPLICATE,
     ),
-    _Kind(
-        "Money to be sent back: account missing",
-        "payments.view_outgoingtransfer",
-        lambda: OutgoingTransfer.objects.filter(state=OutgoingTransfer.State.NEEDS_ACCOUNT),
-        "payments_outgoingtransfer",
-        "state__exact=needs_account",
+    _in_review(_("Paid, but cancelled or finished"), Reason.LATE),
+    _in_review(_("Overpaid"), Reason.TOO_MUCH),
+    _in_review(_("Underpaid"), Reason.TOO_LITTLE),
+    _in_review(
+        _("Other news about money to review"),
+        Reason.CHARGEBACK,
+        Reason.REFUND_FAILED,
+        Reason.UNDELIVERABLE,
+        Reason.UNFIT,
     ),
+    _to_send(_("Refunds to send: ready for a file"), OutgoingTransfer.State.READY),
+    _to_send(_("Refunds to send: account missing"), OutgoingTransfer.State.NEEDS_ACCOUNT),
     _Kind(
-        "Unpaid orders with a deadline within 48 hours",
-        "orders.view_order",
-        lambda: due_soon(Order.objects.all()),
-        "orders_order",
+        _("Unpaid orders with a deadline within 48 hours"),
+        _ON_AN_ORDER,
+        sagas_due_soon,
+        "orders_order_changelist",
         "deadline=soon",
+        when="deadline",
+        ahead=True,
+        amount="order__total",
+        currency="order__currency",
     ),
     _Kind(
-        "Authorizations about to expire",
-        "orders.view_order",
-        lambda: lapsing(Order.objects.all()),
-        "orders_order",
+        _("Authorizations about to expire"),
+        _ON_AN_ORDER,
+        sagas_lapsing,
+        "orders_order_changelist",
         "authorization=lapsing",
+        when="payment__authorized_until",
+        ahead=True,
+        amount="order__total",
+        currency="order__currency",
         urgent=True,
     ),
     _Kind(
-        "Payment checks that died or left a provider out",
-        "payments.view_batchrun",
+        _("Payment checks that died or left a provider out"),
+        ("ops.operate_schedules",),
         BatchRun.not_made_up_for,
-        "payments_batchrun",
+        "payments_batchrun_changelist",
         "state=left",
+        when="started_at",
     ),
     _Kind(
-        "Messages to Temporal that wait for more than a minute",
-        "kernel.view_outboxmessage",
+        _("Messages to Temporal that wait for more than a minute"),
+        ("kernel.view_outboxmessage",),
         lambda: overdue(OutboxMessage.objects.all()),
-        "kernel_outboxmessage",
+        "kernel_outboxmessage_changelist",
         "waiting=long",
         urgent=True,
     ),
@@ -104,38 +173,65 @@ _KINDS = (
 
 def tasks(user: User | AnonymousUser) -> list[Task]:
     """The queue of this person."""
-    queue = [_dead_letters(user)] if user.has_perm("orders.view_deadletter") else []
-    queue += [
-        Task(
-            label=kind.label,
-            count=kind.rows().order_by()[:MOST].count(),
-            url=f"{reverse(f'admin:{kind.list_name}_changelist')}?{kind.query}",
-            urgent=kind.urgent,
-        )
-        for kind in _KINDS
-        if user.has_perm(kind.permission)
-    ]
-    if user.has_perm("ops.view_scheduleact"):
-        late = sum(map(is_late, ours()))
-        queue.append(
-            Task("Schedules that have not run for two intervals", late, reverse("admin:schedules"), True)
-        )
+    queue = [_task(kind, user) for kind in _KINDS if any(map(user.has_perm, kind.permissions))]
+    if user.has_perm("payments.ask_gateway"):
+        queue.append(_providers())
+    if user.has_perm("ops.operate_schedules"):
+        queue.append(_schedules())
     return queue
 
 
-def _dead_letters(user: User | AnonymousUser) -> Task:
-    """Those that wait for a person now, with the age of the oldest and how many are this person's."""
-    waiting = awake(DeadLetter.objects.all())
-    oldest = waiting.order_by("created_at").first()
-    notes = []
-    if oldest is not None:
-        notes.append(f"The oldest is {in_words(roughly(oldest.age))} old.")
-        mine = waiting.filter(assignee=user.get_username()).order_by()[:MOST].count()
-        notes += [f"{mine} in your hands."] if mine else []
+def _task(kind: _Kind, user: User | AnonymousUser) -> Task:
+    fields = (kind.when, *((kind.amount, kind.currency) if kind.amount else ()))
+    rows = list(kind.rows().order_by(kind.when).values_list(*fields)[:MOST])
+    url = reverse(f"admin:{kind.url}")
+    notes = [_told(kind, rows[0][0]), kind.also(user) if kind.also else ""] if rows else []
+    sums: Counter[str] = Counter()
+    for _when, *money in rows:
+        if money and money[0] and money[1]:
+            sums[money[1]] += money[0]
     return Task(
-        "Dead letters: rollbacks that failed",
-        waiting.order_by()[:MOST].count(),
-        reverse("admin:dead_letters"),
+        kind.label,
+        len(rows),
+        f"{url}?{kind.query}" if kind.query else url,
+        kind.urgent,
+        tuple(filter(None, notes)),
+        tuple(Money(amount, currency) for currency, amount in sorted(sums.items())),
+    )
+
+
+def _told(kind: _Kind, first: datetime) -> str:
+    """How old the oldest is, or how long the next one lasts."""
+    now = timezone.now()
+    if not kind.ahead:
+        return _oldest(first)
+    if first > now:
+        return _g("The next one ends in %s.") % in_words(roughly(first - now))
+    return _g("The first one ended %s ago.") % in_words(roughly(now - first))
+
+
+def _oldest(since: datetime) -> str:
+    return _g("The oldest is %s old.") % in_words(roughly(timezone.now() - since))
+
+
+def _providers() -> Task:
+    troubles = availability.troubles()
+    since = [trouble.failing_since for trouble in troubles if trouble.failing_since]
+    return Task(
+        _("Payment providers that cannot be asked"),
+        len(troubles),
+        reverse("admin:payments_gatewaystate_changelist"),
         urgent=True,
-        note=" ".join(notes),
+        notes=(_oldest(min(since)),) if since else (),
+    )
+
+
+def _schedules() -> Task:
+    late = [schedule.id for schedule in ours() if is_late(schedule)]
+    return Task(
+        _("Schedules that have not run for two intervals"),
+        len(late),
+        reverse("admin:schedules"),
+        urgent=True,
+        notes=(", ".join(late),) if late else (),
     )

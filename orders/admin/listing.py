@@ -44,20 +44,33 @@ def with_money_and_deadline(orders: QuerySet[Order]) -> QuerySet[Order]:
     )
 
 
-def due_soon(orders: QuerySet[Order]) -> QuerySet[Order]:
+def sagas_due_soon() -> QuerySet[Saga]:
     """Those whose wait for money ends within 48 hours."""
-    waiting = Saga.objects.filter(status=Saga.Status.WAITING, deadline__lt=timezone.now() + SOON)
-    return orders.filter(status=Order.Status.AWAITING_PAYMENT, pk__in=waiting.values("order"))
+    return Saga.objects.filter(
+        status=Saga.Status.WAITING,
+        deadline__lt=timezone.now() + SOON,
+        order__status=Order.Status.AWAITING_PAYMENT,
+    )
 
 
-def lapsing(orders: QuerySet[Order]) -> QuerySet[Order]:
+def sagas_lapsing() -> QuerySet[Saga]:
     """Those whose authorization ends within 24 hours, before their money was taken or their wait has ended."""
-    sagas = Saga.objects.filter(
+    return Saga.objects.filter(
         status__in=(Saga.Status.WAITING, Saga.Status.RUNNING),
         payment__closed_at=None,
         payment__authorized_until__lt=timezone.now() + LAPSING,
+        order__status=Order.Status.AWAITING_PAYMENT,
     ).exclude(status=Saga.Status.WAITING, deadline__lte=F("payment__authorized_until"))
-    return orders.filter(status=Order.Status.AWAITING_PAYMENT, pk__in=sagas.values("order"))
+
+
+def due_soon(orders: QuerySet[Order]) -> QuerySet[Order]:
+    """Those of `sagas_due_soon`."""
+    return orders.filter(status=Order.Status.AWAITING_PAYMENT, pk__in=sagas_due_soon().values("order"))
+
+
+def lapsing(orders: QuerySet[Order]) -> QuerySet[Order]:
+    """Those of `sagas_lapsing`."""
+    return orders.filter(status=Order.Status.AWAITING_PAYMENT, pk__in=sagas_lapsing().values("order"))
 
 
 class PaymentMethodFilter(admin.SimpleListFilter):

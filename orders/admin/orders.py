@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlencode
+from uuid import uuid4
 
+from django import forms
 from django.conf import settings
 from django.contrib import admin, messages
+from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.forms import ModelForm
@@ -15,16 +18,19 @@ from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
+from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _g
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_POST
 from django_htmx.http import HttpResponseClientRefresh
 
 from orders.admin import listing, placing
 from orders.admin.acts import ORDER_ACTS
 from orders.admin.order_page import page_context, renewed
 from orders.models import Order
-from orders.services.notes import change_notes
+from orders.services import notes
 from orders.services.packing import packing_slip
 from shop.kernel.admin.acting import ActingAdmin
 from shop.kernel.admin.labels import label
@@ -37,6 +43,16 @@ if TYPE_CHECKING:
     OrderForm = ModelForm[Order]
 else:
     OrderForm = ModelForm
+
+COMMENT = "orders.add_orderevent"
+COLLEAGUES = 10  # as many names as a line has room for
+
+
+class CommentForm(forms.Form):
+    """`form_id` is new with each page, so that a button pressed twice writes one comment."""
+
+    text = forms.CharField(max_length=2000)
+    form_id = forms.UUIDField()
 
 
 @admin.register(Order)
@@ -107,6 +123,12 @@ class OrderAdmin(ActingAdmin, FastListAdmin):
             # Not behind the guard: a redirect to the login page would end up inside the page.
             path("<int:object_id>/live/", never_cache(self.live_view), name="orders_order_live"),
             path("number/<path:number>/", guard(self.by_number), name="orders_order_by_number"),
+            path(
+                "<int:object_id>/comment/",
+                guard(require_POST(self.comment_view)),
+                name="orders_order_comment",
+            ),
+            path("mentions/<int:pk>/seen/", guard(require_POST(self.seen_view)), name="orders_mention_seen"),
             path("<int:object_id>/packing-slip/", guard(self.packing_slip_view), name="orders_order_slip"),
             *super().get_urls(),
         ]
@@ -118,6 +140,14 @@ class OrderAdmin(ActingAdmin, FastListAdmin):
             context |= page_context(request, found, self.buttons(request, found))
             context |= {"lines": found.lines.all(), "title": _("Order %s") % order.number, "subtitle": None}
             context |= {"show_save_and_add_another": False, "show_save_and_continue": False}
+            about = notes.unseen_mentions(request.user)
+            context |= {"mentions": [one for one in about if one.event.order_id == order.pk]}
+            if request.user.has_perm(COMMENT):
+                names = User.objects.filter(is_staff=True, is_active=True).exclude(
+                    username=request.user.get_username()
+                )
+                colleagues = list(names.order_by("username").values_list("username", flat=True)[:COLLEAGUES])
+                context |= {"may_comment": True, "colleagues": colleagues, "comment_form_id": uuid4()}
         return super().render_change_form(request, context, *args, **kw)
 
     def live_view(self, request: HttpRequest, object_id: int) -> HttpResponse:
@@ -140,6 +170,34 @@ class OrderAdmin(ActingAdmin, FastListAdmin):
             )
         return HttpResponseRedirect(reverse("admin:orders_order_change", args=[pk]))
 
+    def comment_view(self, request: HttpRequest, object_id: int) -> HttpResponse:
+        if not (self.has_view_permission(request) and request.user.has_perm(COMMENT)):
+            raise PermissionDenied
+        order = get_object_or_404(Order, pk=object_id)
+        form = CommentForm(request.POST)
+        if form.is_valid():
+            text, form_id = form.cleaned_data["text"], form.cleaned_data["form_id"]
+            written = notes.comment(order.number, request.user.get_username(), text, form_id)
+            if written.told:
+                names = ", ".join(written.told)
+                self.message_user(
+                    request, _g("%s will see it on their first page.") % names, messages.SUCCESS
+                )
+            if written.unknown:
+                names = ", ".join(f"@{name}" for name in written.unknown)
+                says = _g("Nobody here who may see orders is called %s, so nobody is told.") % names
+                self.message_user(request, says, messages.WARNING)
+        else:
+            self.message_user(request, _g("A comment has one to 2000 characters."), messages.ERROR)
+        return HttpResponseRedirect(f"{reverse('admin:orders_order_change', args=[order.pk])}#comment")
+
+    def seen_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+        notes.seen(pk, request.user)
+        back = request.POST.get("next", "")
+        if not url_has_allowed_host_and_scheme(back, None):
+            back = reverse("admin:index")
+        return HttpResponseRedirect(back)
+
     def packing_slip_view(self, request: HttpRequest, object_id: int) -> HttpResponse:
         if not self.has_view_permission(request):
             raise PermissionDenied
@@ -158,7 +216,7 @@ class OrderAdmin(ActingAdmin, FastListAdmin):
         return order
 
     def save_model(self, request: HttpRequest, obj: Order, form: OrderForm, change: bool) -> None:
-        change_notes(obj.number, request.user.get_username(), obj.notes)
+        notes.change_notes(obj.number, request.user.get_username(), obj.notes)
 
     # --- taking an order by hand -------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@ from orders.models.access import ApiKey
 from orders.models.alert import OpsAlert, OpsAlertEntry, OpsAlertNotice
 from orders.models.catalogue import Product
 from orders.models.dead_letter import DeadLetter, DeadLetterAct
-from orders.models.event import OrderEvent
+from orders.models.event import Mention, OrderEvent
 from orders.models.mail import Mail
 from orders.models.order import Order, OrderLine
 from orders.models.saga import PaidInBulk, Saga, SagaStep
@@ -14,6 +14,7 @@ __all__ = [
     "DeadLetter",
     "DeadLetterAct",
     "Mail",
+    "Mention",
     "OpsAlert",
     "OpsAlertEntry",
     "OpsAlertNotice",

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 import pgtrigger
+from django.conf import settings
 from django.db import models
+from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
 
@@ -26,7 +28,8 @@ class OrderEvent(models.Model):
         TRACKING = "tracking", _("tracking number entered")
         WATCH = "watch", _("payment watched")
         UNWATCH = "unwatch", _("payment no longer watched")
-        NOTE = "note", _("note")
+        NOTE = "note", _("notes changed")
+        COMMENT = "comment", _("comment")
         LAPSE = "lapse", _("authorization about to expire")
         LATE = "late", _("came too late")
 
@@ -48,3 +51,27 @@ class OrderEvent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.get_kind_display()} ({self.actor})"
+
+
+class Mention(models.Model):
+    """Somebody was named in what was written about an order, and is told of it until they have seen it."""
+
+    event = models.ForeignKey(OrderEvent, models.PROTECT, related_name="mentions")
+    # Who leaves has nothing more to see; what was written stays.
+    person = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="mentions")
+    seen_at = models.DateTimeField(_("seen"), null=True, blank=True)
+
+    class Meta:
+        verbose_name = _("mention")
+        verbose_name_plural = _("mentions")
+        ordering: ClassVar = ["-id"]
+        default_permissions: ClassVar = ()
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["event", "person"], name="mentioned_once"),
+        ]
+        indexes: ClassVar = [
+            models.Index(fields=["person", "-id"], name="mention_unseen", condition=Q(seen_at=None)),
+        ]
+
+    def __str__(self) -> str:
+        return f"@{self.person} {self.event}"

@@ -83,6 +83,7 @@ class Order(models.Model):
         indexes: ClassVar = [
             models.Index(fields=["status", "-id"], name="order_by_status"),
             models.Index(fields=["customer_email"], name="order_by_email"),
+            models.Index(fields=["created_at", "status"], name="order_by_day"),
             models.Index(F("id").desc(), condition=Q(way="bulk"), name="order_in_bulk"),
         ]
         constraints: ClassVar = [

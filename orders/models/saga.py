@@ -52,6 +52,11 @@ class Saga(models.Model):
         ]
         indexes: ClassVar = [
             models.Index(fields=["ended_at"], name="saga_by_end"),
+            models.Index(
+                fields=["ended_at"],
+                condition=Q(status__in=["cancelled", "compensation_failed"]),
+                name="saga_rolled_back_by_end",
+            ),
             models.Index(fields=["deadline"], condition=Q(status="waiting"), name="saga_waiting_by_deadline"),
         ]
 
@@ -132,6 +137,13 @@ class SagaStep(models.Model):
             ),
             models.UniqueConstraint(
                 fields=["saga", "step", "kind", "attempt"], name="saga_step_attempt_once"
+            ),
+        ]
+        indexes: ClassVar = [
+            models.Index(
+                fields=["at"],
+                condition=Q(step="payment_captured", kind="action", outcome="succeeded"),
+                name="saga_step_paid",
             ),
         ]
         triggers: ClassVar = [

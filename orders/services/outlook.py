@@ -30,7 +30,8 @@ class Outlook:
     `waived` is what staff have given up by accepting less as full payment. `in_review` waits for a person's
     decision, one sum for each currency. `refund_requested` is on its way back to the customer, `refunded` is
     there; `paid_back` goes, or went, back without ever having been captured. `authorized_until` is set as
-    long as it matters: while there is something to capture.
+    long as it matters: while there is something to capture. `queued_because`: why a message that is `queued`
+    could not be delivered so far.
     """
 
     state: str
@@ -48,6 +49,7 @@ class Outlook:
     authorized_until: datetime | None
     live: bool
     queued: bool
+    queued_because: str
 
 
 def outlook(order: Order, saga: Saga | None) -> Outlook:
@@ -60,7 +62,9 @@ def outlook(order: Order, saga: Saga | None) -> Outlook:
     ids = [order.workflow_id]
     if saga is not None and saga.status == S.COMPENSATION_FAILED:
         ids += [f"dead-letter-{pk}" for pk in saga.dead_letters.values_list("pk", flat=True)]
-    queued = OutboxMessage.objects.filter(workflow_id__in=ids, state=OutboxMessage.State.QUEUED).exists()
+    waiting = OutboxMessage.objects.filter(workflow_id__in=ids, state=OutboxMessage.State.QUEUED)
+    because = waiting.order_by("id").values_list("last_error", flat=True).first()
+    queued = because is not None
     state, follows = _in_words(order, saga, difference, queued)
     return Outlook(
         state=state,
@@ -78,6 +82,7 @@ def outlook(order: Order, saga: Saga | None) -> Outlook:
         authorized_until=_authorized_until(order, saga) if saga else None,
         live=queued or (saga is not None and (not saga.is_final or _has_aftermath(saga, totals))),
         queued=queued,
+        queued_because=because or "",
     )
 
 

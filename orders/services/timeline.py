@@ -5,6 +5,7 @@ The number of queries does not depend on how much has happened.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -39,7 +40,8 @@ class Entry:
     """One thing that happened. `kind` is staff, step, rollback, payment, review, transfer, mail or webhook.
 
     `state` is a word for its outcome (succeeded, failed, queued, delivered, sent …), empty where there is
-    none. `pk` is that of the row behind it; `parts` are the undos of a rollback, in the order undone.
+    none. `pk` is that of the row behind it; `parts` are the undos of a rollback, in the order undone. `raw` is
+    what the books have of it word by word, and `id` stays the same for the same thing.
     """
 
     at: datetime
@@ -53,6 +55,9 @@ class Entry:
     seconds: float | None = None
     pk: int = 0
     parts: list[Entry] = field(default_factory=list)
+    id: str = ""
+    raw: list[tuple[str, str]] = field(default_factory=list)
+    body: str = ""  # a text of several lines
 
 
 def timeline(order: Order) -> list[Entry]:
@@ -68,7 +73,9 @@ def timeline(order: Order) -> list[Entry]:
         *(_step(row) for row in steps if row.kind == SagaStep.Kind.ACTION),
         *_rollbacks(row for row in steps if row.kind == SagaStep.Kind.COMPENSATION),
         *map(_payment, payments),
-        *map(_mail, Mail.objects.filter(saga__order=order).select_related("saga").order_by("id")),
+        *map(
+            _mail, Mail.objects.filter(saga__order=order).select_related("saga").defer("html").order_by("id")
+        ),
         *_webhooks(order),
         *map(_review, ReviewItem.objects.filter(merchant_reference=order.number).order_by("id")),
         *map(_transfer, OutgoingTransfer.objects.filter(payment__saga__order=order).order_by("id")),
@@ -90,7 +97,19 @@ def _staff(event: OrderEvent) -> Entry:
         text=" ".join(filter(None, (event.reason, _details(event.data), _trouble(message)))),
         attempt=event.data.get("attempt", 0),
         pk=event.pk,
+        id=f"staff-{event.pk}",
+        raw=_raw(event.data)
+        + (_raw({"message": message.message_id, "workflow": message.workflow_id}) if message else []),
     )
+
+
+def _raw(values: dict[str, Any]) -> list[tuple[str, str]]:
+    """What there is of them, as text."""
+    return [
+        (name.replace("_", " "), value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+        for name, value in values.items()
+        if value not in ("", None)
+    ]
 
 
 def _trouble(message: OutboxMessage | None) -> str:
@@ -141,6 +160,19 @@ def _step(row: SagaStep) -> Entry:
         attempt=row.saga.attempt,
         seconds=(row.at - row.started_at).total_seconds(),
         pk=row.pk,
+        id=f"step-{row.pk}",
+        raw=_raw(
+            {
+                "step": row.step,
+                "kind": row.kind,
+                "outcome": row.outcome,
+                "try": row.attempt,
+                "idempotency_key": row.idempotency_key,
+                "rollback_run": row.rollback_run,
+                "started": row.started_at.isoformat(),
+                "ended": row.at.isoformat(),
+            }
+        ),
     )
 
 
@@ -168,6 +200,7 @@ def _rollbacks(rows: Iterable[SagaStep]) -> Iterator[Entry]:
             attempt=run[0].saga.attempt,
             seconds=(run[-1].at - run[0].started_at).total_seconds(),
             parts=[_step(row) for row in run],
+            id=f"run-{run[0].pk}",
         )
 
 
@@ -189,6 +222,19 @@ def _payment(event: PaymentEvent) -> Entry:
         reference=event.psp_reference,
         attempt=event.payment.saga.attempt,
         pk=event.payment_id,
+        id=f"payment-{event.pk}",
+        raw=_raw(
+            {
+                "gateway": event.gateway,
+                "type": event.type,
+                "outcome": event.outcome,
+                "amount": f"{event.amount} {event.currency}",
+                "payment": event.payment.reference,
+                "source": event.source,
+                "raw_id": event.raw_id,
+                "occurred": event.occurred_at.isoformat(),
+            }
+        ),
     )
 
 
@@ -211,6 +257,7 @@ def _review(item: ReviewItem) -> Entry:
         text=" ".join(filter(None, (item.detail, item.resolution))),
         actor=item.resolved_by,
         pk=item.pk,
+        id=f"review-{item.pk}",
     )
 
 
@@ -223,6 +270,7 @@ def _transfer(transfer: OutgoingTransfer) -> Entry:
         actor=transfer.requested_by,
         reference=transfer.end_to_end_id,
         pk=transfer.pk,
+        id=f"transfer-{transfer.pk}",
     )
 
 
@@ -236,6 +284,9 @@ def _mail(mail: Mail) -> Entry:
         text=mail.error,
         attempt=mail.saga.attempt,
         pk=mail.pk,
+        id=f"mail-{mail.pk}",
+        raw=_raw({"Message-ID": mail.message_id, "to": mail.recipient, "tries": mail.attempts}),
+        body=mail.text,
     )
 
 
@@ -255,6 +306,8 @@ def _webhooks(order: Order) -> Iterator[Entry]:
             text=delivery.error,
             reference=delivery.event_id,
             pk=delivery.pk,
+            id=f"webhook-{delivery.pk}",
+            body=json.dumps(delivery.events, indent=1, ensure_ascii=False) if delivery.events else "",
         )
 
 

@@ -125,6 +125,11 @@ class OutgoingTransfer(models.Model):
                 name="outgoing_transfer_at_bank",
                 condition=~Q(bank_reference=""),
             ),
+            models.Index(
+                fields=["state", "created_at"],
+                name="outgoing_transfer_to_send",
+                condition=Q(state__in=["ready", "needs_account"]),
+            ),
         ]
 
     def __str__(self) -> str:

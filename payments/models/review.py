@@ -59,6 +59,11 @@ class ReviewItem(models.Model):
         verbose_name = _("review item")
         verbose_name_plural = _("review items")
         ordering: ClassVar = ["-id"]
+        indexes: ClassVar = [
+            models.Index(
+                fields=["reason", "created_at"], condition=models.Q(state="open"), name="review_item_open"
+            ),
+        ]
         permissions: ClassVar = [
             ("accept_difference", "Can accept a payment that is short by a little as full"),
             ("discard_money", "Can discard money with a reason"),

@@ -45,6 +45,7 @@ def test_every_page_keeps_the_content_policy_and_fits_a_phone(
         "ops/dead-letters/retry/",
         f"ops/dead-letters/{letter.pk}/",
         *(f"ops/dead-letters/{letter.pk}/{act}/" for act in LETTER_ACTS),
+        "ops/health/",
         "ops/schedules/",
         "ops/scheduleact/",
         "ops/schedules/hourly-payment-batch/pause/",

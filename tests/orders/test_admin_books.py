@@ -140,8 +140,11 @@ def test_the_index_counts_what_waits_for_a_person(login: Callable[[str], Client]
     review_item()
     OutboxMessage.objects.update(created_at=timezone.now() - timedelta(minutes=2))
     index = login("ops").get(reverse("admin:index")).content.decode()
-    for task in ("Dead letters", "Review items", "Messages to Temporal"):
+    for task in ("Dead letters", "Messages to Temporal"):
         assert f"<strong>1</strong> <span>{task}" in index
+    assert (
+        "<strong>1</strong> <span>Overpaid" in login("payments").get(reverse("admin:index")).content.decode()
+    )
     assert "Messages to Temporal" not in login("viewer").get(reverse("admin:index")).content.decode()
 
 

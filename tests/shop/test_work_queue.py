@@ -35,7 +35,9 @@ def test_money_to_be_sent_back_is_on_it_until_it_is_in_a_file(settings: Settings
 
     def waiting() -> dict[str, int]:
         return {
-            task.label.rpartition(": ")[2]: task.count for task in tasks(user) if "sent back" in task.label
+            str(task.label).rpartition(": ")[2]: task.count
+            for task in tasks(user)
+            if "Refunds to send" in str(task.label)
         }
 
     assert waiting() == {"ready for a file": 1, "account missing": 1}
