@@ -192,6 +192,8 @@ class OrderAdmin(ActingAdmin, FastListAdmin):
         return HttpResponseRedirect(f"{reverse('admin:orders_order_change', args=[order.pk])}#comment")
 
     def seen_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+        if not self.has_view_permission(request):
+            raise PermissionDenied
         notes.seen(pk, request.user)
         back = request.POST.get("next", "")
         if not url_has_allowed_host_and_scheme(back, None):

@@ -130,6 +130,12 @@ PAGES = {
     "dead_letters_retried_live": EVERY_ROLE,
     "schedules": EVERY_ROLE,
     "schedules_live": EVERY_ROLE,
+    "health": EVERY_ROLE,
+    "health_live": EVERY_ROLE,
+    "health_notice": EVERY_ROLE,
+    "charts": EVERY_ROLE,
+    "first_steps": EVERY_ROLE,
+    "orders_mail_html": EVERY_ROLE,
 }
 ACTING_PAGES = {
     "password_change": STAFF,
@@ -142,6 +148,8 @@ ACTING_PAGES = {
     "dead_letters_retry": "ops",
     "dead_letter_act": "ops",
     "schedule_act": "ops",
+    "orders_order_comment": "orders payments ops",
+    "orders_mention_seen": EVERY_ROLE,
 }
 # Not by role. Each is tested where it is named.
 ELSEWHERE = {
