@@ -41,6 +41,7 @@ ROLES: dict[str, tuple[str, ...]] = {
         "payments.reprocess_webhook",
         "orders.retry_deadletter",
         "orders.resolve_deadletter",
+        "orders.fix_difference",
         "payments.ask_gateway",
         "kernel.view_outboxmessage",
         "ops.operate_schedules",

@@ -11,7 +11,7 @@ from django.db.models import QuerySet
 from django.urls import reverse
 
 from orders.admin.listing import due_soon, lapsing
-from orders.models import DeadLetter, Order
+from orders.models import DeadLetter, Difference, Order
 from orders.services.dead_letters import awake
 from payments.models import BatchRun, OutgoingTransfer, ReviewItem
 from shop.kernel.admin.messages import overdue
@@ -90,6 +90,14 @@ _KINDS = (
         BatchRun.not_made_up_for,
         "payments_batchrun",
         "state=left",
+    ),
+    _Kind(
+        "Differences in the books",
+        "orders.view_difference",
+        lambda: Difference.objects.filter(closed_at=None),
+        "orders_difference",
+        "state=open",
+        urgent=True,
     ),
     _Kind(
         "Messages to Temporal that wait for more than a minute",
