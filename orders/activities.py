@@ -17,7 +17,7 @@ from orders.carriers.base import CarrierMisconfigured, CarrierRefused
 from orders.models import Saga, SagaStep
 from orders.services import alerting, authorizations, dead_letters, ending, fulfilling, mails, steps
 from orders.services.audit import Done, StepRef, StepRefused, once_with_call, write_failure
-from orders.services.reconciling.running import Stopped, reconcile, tell_ops
+from orders.services.reconciling.running import Stopped, reconcile_by_itself
 from orders.workflows.types import (
     Alert,
     AlertGroup,
@@ -245,9 +245,8 @@ def reconcile_books(wanted: ReconcileInput) -> ReconcileResult:
         if activity.is_cancelled() or activity.is_worker_shutdown():
             raise Stopped("It is to stop here, and begins anew elsewhere.")
 
-    run = reconcile(
-        f"{info.workflow_id}/{info.workflow_run_id}", "schedule", fix=wanted.fix, tell=tell_ops, beat=beat
-    )
+    key = f"{info.workflow_id}/{info.workflow_run_id}"
+    run = reconcile_by_itself(key, fix=wanted.fix, beat=beat)
     return ReconcileResult(run.found, run.mended, sorted(run.left_out))
 
 

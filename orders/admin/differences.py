@@ -118,8 +118,8 @@ class DifferenceAdmin(ActingAdmin, LookOnlyAdmin):
     @admin.display(description=_("by itself"))
     def remedy_shown(self, row: Difference) -> str:
         if not row.remedy:
-            return _("Nothing: it takes a person.")
-        return capfirst(_("%s, by the button or the next daily run.") % row.remedy)
+            return str(_("Nothing: it takes a person."))
+        return capfirst(str(_("%s, by the button or the next daily run.") % row.remedy))
 
     @admin.display(description=_("mended"))
     def mended(self, row: Difference) -> str:

@@ -105,7 +105,14 @@ class Difference(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.subject}: {self.get_kind_display()}"
+        return f"{self.about}: {self.get_kind_display()}"
+
+    @property
+    def about(self) -> str:
+        """What people know it by: the order, where there is one."""
+        if self.order is not None:
+            return self.order.number
+        return self.payment.merchant_reference if self.payment else self.subject
 
     @property
     def state(self) -> str:

@@ -28,6 +28,7 @@ from payments.services import proving, refunding, reviewing, transfers
 from payments.services.importing import Report, import_file
 from payments.services.reviewing import Share
 from tests import factories
+from tests.orders import reconciling
 from tests.orders.conftest import engine, mailbox, provider, provider_process
 from tests.orders.engine import Engine
 from tests.payments.paper_bank import ADA, BOB, IBAN, SETTINGS, payment, rf
@@ -231,7 +232,8 @@ def test_from_the_order_to_the_refund_and_back_the_books_agree_to_the_cent(shop:
     assert shop.kept() == bank.balance - OPENING - 12_34
     assert [str(d) for d in proving.differences()] == []
     assert [
-        found(check) for check in (money.orders, money.statements, stock.reservations, stock.shipments)
+        reconciling.found(check)
+        for check in (money.orders, money.statements, stock.reservations, stock.shipments)
     ] == [[]] * 4
     # And all statements once more change nothing.
     again = [import_file("again.xml", io.BytesIO(file), "bank") for file in shop.statements]

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from datetime import datetime
+from itertools import chain, islice
 from typing import Any
 
 from django.utils import timezone
@@ -24,6 +25,9 @@ from payments.gateways import manners
 from payments.gateways.base import GatewayError
 
 log = logging.getLogger(__name__)
+
+# Nobody looks on. Were Temporal empty, by mistake say, every order that waits would be rolled back.
+BY_ITSELF = 25
 
 # A row, and whether it was mended just now.
 Tell = Callable[[Difference, bool], None]
@@ -54,10 +58,13 @@ def reconcile(
     actor: str,
     *,
     fix: bool,
+    at_most: int | None = None,
     tell: Tell = lambda row, mended: None,
     beat: Callable[[], None] = lambda: None,
 ) -> ReconcileRun:
     """Look at everything, and keep what differs; `fix`: mend what is safe. The run, with its counts.
+
+    Of a kind of which there are more than `at_most`, nothing is mended: a person has to see first what is wrong.
 
     What keeps one check from its end (a provider or Temporal that is away) keeps no other: see `left_out`. Called
     again with the same `key` it is the same run, done anew. `tell` is told of each difference as it is found.
@@ -72,7 +79,7 @@ def reconcile(
         for check in checks():
             beat()
             try:
-                _go_through(run, check, look, tell)
+                _go_through(run, check, look, tell, at_most)
             except Stopped:
                 raise
             except (GatewayError, RPCError, RuntimeError, OSError) as error:
@@ -85,11 +92,14 @@ def reconcile(
     return run
 
 
-def _go_through(run: ReconcileRun, check: Check, look: Look, tell: Tell) -> None:
+def _go_through(run: ReconcileRun, check: Check, look: Look, tell: Tell, at_most: int | None) -> None:
     since = timezone.now()
-    for finding in check.find(look):
+    findings = check.find(look)
+    first = list(islice(findings, at_most + 1)) if at_most is not None else []
+    fix = run.fix and (at_most is None or len(first) <= at_most)
+    for finding in chain(first, findings):
         row, new = see(check.kind, finding)
-        mended = run.fix and mend(row, finding, run.actor)
+        mended = fix and mend(row, finding, run.actor)
         run.found += 1
         run.new += new
         run.mended += mended
@@ -142,6 +152,11 @@ def mend(row: Difference, finding: Finding, actor: str) -> bool:
     return done
 
 
+def reconcile_by_itself(key: str, *, fix: bool, beat: Callable[[], None]) -> ReconcileRun:
+    """The daily run: ops are told where money or stock disagrees. Raises `Stopped`, if `beat` does."""
+    return reconcile(key, "schedule", fix=fix, at_most=BY_ITSELF, tell=tell_ops, beat=beat)
+
+
 def tell_ops(row: Difference, mended: bool) -> None:
     """Alert ops of money or stock that disagrees, once while it does: also where it was mended, for something broke."""
     if row.weight not in Difference.HEAVY:
@@ -151,7 +166,7 @@ def tell_ops(row: Difference, mended: bool) -> None:
         Alert(
             f"difference-{row.pk}",
             row.order.number if row.order else "",
-            f"{row.get_weight_display().capitalize()} disagrees: {row.subject}",
+            f"{row.get_weight_display().capitalize()} disagrees: {row.get_kind_display()}",
             f"{row.sentence} {what}",
             topic="books",
         )

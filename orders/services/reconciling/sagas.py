@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
 from django.conf import settings
 from django.db.models import Exists, F, OuterRef, Subquery
@@ -40,7 +41,7 @@ def orders(look: Look) -> Iterator[Finding]:
                 Weight.WORK,
                 order.number,
             )
-    ends = known.annotate(come_to=Subquery(latest.values("status")[:1])).order_by("pk")
+    ends: Any = known.annotate(come_to=Subquery(latest.values("status")[:1])).order_by("pk")
     over = ends.filter(come_to__in=Saga.FINAL).exclude(status=F("come_to"))
     early = ends.filter(status__in=Saga.FINAL, come_to__isnull=False).exclude(come_to__in=Saga.FINAL)
     for order in [*over, *early]:

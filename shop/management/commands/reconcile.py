@@ -31,13 +31,12 @@ class Command(BaseCommand):
         left = dict.fromkeys(("heavy", "light"), 0)
 
         def tell(row: Difference, mended: bool) -> None:
-            about = row.order.number if row.order else row.subject
             if mended:
-                self.stdout.write(f"{about}: {row.sentence} – {row.remedy}.")
+                self.stdout.write(f"{row.about}: {row.sentence} – {row.remedy}.")
                 return
             left["heavy" if row.weight in Difference.HEAVY else "light"] += 1
             by_itself = " (--fix does it.)" if row.remedy else ""
-            self.stdout.write(f"{about}: {row.sentence} {row.to_do}".rstrip() + by_itself)
+            self.stdout.write(f"{row.about}: {row.sentence} {row.to_do}".rstrip() + by_itself)
 
         run = reconcile(f"command-{uuid4()}", "reconcile", fix=options["fix"], tell=tell)
         for name, why in run.left_out.items():
@@ -48,7 +47,7 @@ class Command(BaseCommand):
     def _leave(self, code: int) -> None:
         """Run by itself, it ends without the interpreter's teardown, which crashes now and then under the threads
         of Temporal's client."""
-        if self._called_from_command_line:
+        if self._called_from_command_line:  # type: ignore[attr-defined]
             exit_now(code)
         if code:
             sys.exit(code)
