@@ -85,8 +85,9 @@ def mismatches(
     start = max(first, now - BACK) if first else now
     told: set[str] = set()
     moment = start
-    while moment < now:
-        until = min(moment + A_DAY, now)
+    end = now + timedelta(seconds=1)  # lists count in whole ones
+    while moment < end:
+        until = min(moment + A_DAY, end)
         for mismatch in _of_window(provider, moment, until, beat):
             told.add(mismatch.reference)
             yield mismatch
