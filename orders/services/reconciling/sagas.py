@@ -180,6 +180,14 @@ class Fate:
         return self.gone and not self.completed
 
 
+def _is_about_namespace(error: RPCError) -> bool:
+    """Whether it is not this workflow that is gone, but all of them: the settings are wrong, or the engine is new."""
+    details = error.grpc_status.details
+    return any("NamespaceNotFound" in detail.type_url for detail in details) or error.message.startswith(
+        "Namespace"
+    )
+
+
 async def _fates(client: Client, workflow_ids: list[str]) -> list[Fate]:
     return await asyncio.gather(*(_fate(client, workflow_id) for workflow_id in workflow_ids))
 
@@ -188,9 +196,9 @@ async def _fate(client: Client, workflow_id: str) -> Fate:
     try:
         found = await client.get_workflow_handle(workflow_id).describe(rpc_timeout=RPC_TIMEOUT)
     except RPCError as error:
-        if error.status is RPCStatusCode.NOT_FOUND and "namespace" not in error.message.lower():
-            return Fate("was deleted")
-        raise
+        if error.status is not RPCStatusCode.NOT_FOUND or _is_about_namespace(error):
+            raise
+        return Fate("was deleted")
     if found.status in (WorkflowExecutionStatus.RUNNING, WorkflowExecutionStatus.CONTINUED_AS_NEW):
         return Fate()
     words = {
