@@ -72,18 +72,9 @@ class StateFilter(admin.SimpleListFilter):
 class DifferenceAdmin(ActingAdmin, LookOnlyAdmin):
     acts = (Fix(),)
     change_form_template = "admin/acting_change_form.html"
-    list_display = (
-        "subject",
-        "sentence",
-        "state_label",
-        "weight",
-        "kind",
-        "order_shown",
-        "first_seen_at",
-        "last_seen_at",
-    )
+    list_display = ("sentence", "about_shown", "state_label", "weight", "kind", "first_seen_at")
     list_filter = (StateFilter, "weight", "kind", "first_seen_at")
-    list_select_related = ("order",)
+    list_select_related = ("order", "payment")
     search_fields = ("subject", "order__number", "sentence")
     sortable_by: ClassVar = ()
     fields = (
@@ -95,6 +86,10 @@ class DifferenceAdmin(ActingAdmin, LookOnlyAdmin):
     @admin.display(description=_("state"))
     def state_label(self, row: Difference) -> SafeString:
         return label(row.state, str(row.state_in_words))
+
+    @admin.display(description=_("about"))
+    def about_shown(self, row: Difference) -> SafeString | str:
+        return self.order_shown(row) if row.order else row.about
 
     @admin.display(description=_("order"))
     def order_shown(self, row: Difference) -> SafeString | str:

@@ -21,7 +21,7 @@ def reservations(look: Look) -> Iterator[Finding]:
     for product in Product.objects.annotate(held=held).exclude(reserved=F("held")):
         yield Finding(
             product.sku,
-            f"{product.reserved} pieces are reserved, but open orders hold {product.held}.",
+            f"{_pieces(product.reserved)} reserved, but open orders hold {product.held}.",
             COUNT,
             Weight.STOCK,
         )
@@ -76,3 +76,7 @@ def shipments(look: Look) -> Iterator[Finding]:
                 Weight.STOCK,
                 number,
             )
+
+
+def _pieces(count: int) -> str:
+    return "1 piece is" if count == 1 else f"{count} pieces are"
