@@ -10,12 +10,14 @@ from datetime import datetime
 from typing import Any
 
 from django.utils import timezone
+from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from orders.carriers.base import CarrierMisconfigured, CarrierRefused
 from orders.models import Saga, SagaStep
 from orders.services import alerting, authorizations, dead_letters, ending, fulfilling, mails, steps
 from orders.services.audit import Done, StepRef, StepRefused, once_with_call, write_failure
+from orders.services.reconciling.running import Stopped, reconcile_by_itself
 from orders.workflows.types import (
     Alert,
     AlertGroup,
@@ -29,6 +31,8 @@ from orders.workflows.types import (
     MailInput,
     OverdueOrders,
     PaidOrders,
+    ReconcileInput,
+    ReconcileResult,
     RetryInput,
     RollbackStart,
     SagaEnd,
@@ -233,6 +237,20 @@ def mail_alert(notice: int) -> None:
 
 
 @orm_activity
+def reconcile_books(wanted: ReconcileInput) -> ReconcileResult:
+    info = activity.info()
+
+    def beat() -> None:
+        activity.heartbeat()
+        if activity.is_cancelled() or activity.is_worker_shutdown():
+            raise Stopped("It is to stop here, and begins anew elsewhere.")
+
+    key = f"{info.workflow_id}/{info.workflow_run_id}"
+    run = reconcile_by_itself(key, fix=wanted.fix, beat=beat)
+    return ReconcileResult(run.found, run.mended, sorted(run.left_out))
+
+
+@orm_activity
 def post_alert(notice: int) -> None:
     try:
         alerting.post(notice)
@@ -265,6 +283,7 @@ ALL: list[Callable[..., Any]] = [
     send_alert_to_ops,
     word_alert,
     follow_up_alert,
+    reconcile_books,
     mail_alert,
     post_alert,
 ]

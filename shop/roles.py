@@ -45,6 +45,7 @@ ROLES: dict[str, tuple[str, ...]] = {
         "orders.add_orderevent",
         "orders.retry_deadletter",
         "orders.resolve_deadletter",
+        "orders.fix_difference",
         "payments.ask_gateway",
         "kernel.view_outboxmessage",
         "ops.operate_schedules",

@@ -290,6 +290,10 @@ if PAYMENT_CHECK_CRON.startswith("@every") or "#" in PAYMENT_CHECK_CRON:
         "PAYMENT_CHECK_CRON takes a cron expression such as 5 * * * * without a comment. "
         "For an interval set PAYMENT_CHECK_INTERVAL."
     )
+# When all books are compared, once a day.
+RECONCILE_CRON: str = env.str("RECONCILE_CRON", default="23 3 * * *").strip()
+if not RECONCILE_CRON or RECONCILE_CRON.startswith("@every") or "#" in RECONCILE_CRON:
+    raise ImproperlyConfigured("RECONCILE_CRON takes a cron expression such as 23 3 * * * without a comment.")
 
 # --- mail ------------------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from django.utils.translation import gettext as _g
 from django.utils.translation import gettext_lazy as _
 
 from orders.admin.listing import sagas_due_soon, sagas_lapsing
-from orders.models import DeadLetter
+from orders.models import DeadLetter, Difference
 from orders.services.dead_letters import awake
 from payments.models import BatchRun, OutgoingTransfer, ReviewItem
 from payments.services import availability
@@ -159,6 +159,15 @@ _KINDS = (
         "payments_batchrun_changelist",
         "state=left",
         when="started_at",
+    ),
+    _Kind(
+        _("Differences in the books"),
+        ("orders.fix_difference",),
+        lambda: Difference.objects.filter(closed_at=None),
+        "orders_difference_changelist",
+        "state=open",
+        when="first_seen_at",
+        urgent=True,
     ),
     _Kind(
         _("Messages to Temporal that wait for more than a minute"),

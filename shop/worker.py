@@ -34,6 +34,7 @@ from orders.workflows.fulfillment import OrderFulfillmentWorkflow
 from orders.workflows.hybrid import HybridPaymentCheckWorkflow
 from orders.workflows.mail import OrderMailWorkflow
 from orders.workflows.ops_alert import OpsAlertWorkflow
+from orders.workflows.reconcile import ReconcileWorkflow
 from orders.workflows.saga import OrderSagaWorkflow
 from payments import activities as payment_activities
 from payments.statement_folder import StatementFolder
@@ -57,6 +58,7 @@ WORKFLOWS: dict[str, list[type]] = {
         CompensationRetryWorkflow,
         OrderMailWorkflow,
         OpsAlertWorkflow,
+        ReconcileWorkflow,
     ],
     "payment-checks": [
         BatchPaymentCheckWorkflow,

@@ -43,6 +43,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
     os.environ.setdefault("DEBUG", "true")
     os.environ.setdefault("EMAIL_URL", "memorymail://")
     os.environ.setdefault("PAYMENT_CHECK_CRON", NEVER)
+    os.environ.setdefault("RECONCILE_CRON", NEVER)
     if not os.environ.get("DATABASE_URL"):
         os.environ["DATABASE_URL"] = _servers.enter_context(temporary_postgres())
     return (yield)

@@ -2,6 +2,7 @@ from orders.models.access import ApiKey
 from orders.models.alert import OpsAlert, OpsAlertEntry, OpsAlertNotice
 from orders.models.catalogue import Product
 from orders.models.dead_letter import DeadLetter, DeadLetterAct
+from orders.models.difference import Difference, ReconcileRun
 from orders.models.event import Mention, OrderEvent
 from orders.models.mail import Mail
 from orders.models.order import Order, OrderLine
@@ -13,6 +14,7 @@ __all__ = [
     "ApiKey",
     "DeadLetter",
     "DeadLetterAct",
+    "Difference",
     "Mail",
     "Mention",
     "OpsAlert",
@@ -23,6 +25,7 @@ __all__ = [
     "OrderLine",
     "PaidInBulk",
     "Product",
+    "ReconcileRun",
     "Reservation",
     "Saga",
     "SagaStep",

@@ -29,7 +29,11 @@ TITLES = {
     "rollback": "rollback failed",
     "lapse": "authorization about to expire",
     "confirmation": "confirmation mail not sent",
+    "books": "books that disagree",
 }
+# What the alert links to; else the orders.
+PATHS = {"rollback": "ops/dead-letters/", "books": "orders/difference/?state=open"}
+ORDERS = "orders/order/"
 LISTED = 20
 WEBHOOK_TIMEOUT_S = 12  # below the time that an activity has
 # A group that its workflow has not closed by then has lost it (terminated by hand, say) and takes nothing more.
@@ -118,11 +122,11 @@ def follow_up(look: AlertLook) -> AlertNotice:
 
 def _write(group: OpsAlert, part: str, entries: Sequence[OpsAlertEntry], before: int) -> OpsAlertNotice:
     title = TITLES.get(group.topic, group.topic)
-    path = "ops/dead-letters/" if group.topic == "rollback" else "orders/order/"
+    path = PATHS.get(group.topic, ORDERS)
     if len(entries) == 1 and not before:
         (entry,) = entries
         subject, text = str(entry), entry.text
-        if group.topic != "rollback":
+        if path == ORDERS:
             path += f"?q={entry.order_number}"
     else:
         more = " more" if before else ""

@@ -213,6 +213,22 @@ class AlertNotice:
 
 
 @dataclass(frozen=True)
+class ReconcileInput:
+    """`fix`: mend what needs no person."""
+
+    fix: bool = True
+
+
+@dataclass(frozen=True)
+class ReconcileResult:
+    """How many differences there were, how many of them were mended, and which checks could not be made."""
+
+    found: int
+    mended: int
+    left_out: list[str]
+
+
+@dataclass(frozen=True)
 class MailInput:
     """`about`: which of several mails of this kind."""
 

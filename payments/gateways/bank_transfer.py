@@ -23,6 +23,7 @@ from payments.gateways.base import (
     GatewayEvent,
     GatewayRefused,
     GatewayResult,
+    ListPage,
     RemotePayment,
     RemoteStatus,
     WebhookRejected,
@@ -141,6 +142,9 @@ class BankTransferGateway:
 
     def changes(self, cursor: str, limit: int = 500, *, overlap: bool = False) -> ChangesPage:
         return ChangesPage((), cursor, more=False)
+
+    def payments(self, opened_from: datetime, opened_until: datetime, cursor: str = "") -> ListPage:
+        return ListPage((), "")  # a bank knows no payments before they come
 
     def parse_webhook(
         self, headers: Mapping[str, str], body: bytes, received_at: datetime | None = None

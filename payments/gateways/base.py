@@ -146,6 +146,31 @@ class ChangesPage:
 
 
 @dataclass(frozen=True, slots=True)
+class ListedPayment:
+    """One line of the provider's own list: what has become of a payment, in minor units of `currency`.
+
+    `unsure`: the list does not tell it all; `status` does.
+    """
+
+    payment_reference: str
+    merchant_reference: str
+    currency: str
+    received: int
+    captured: int
+    refunded: int
+    voided: int
+    unsure: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ListPage:
+    """Lines of the list; `cursor` continues after the last of them, and is empty after the last page."""
+
+    payments: tuple[ListedPayment, ...]
+    cursor: str
+
+
+@dataclass(frozen=True, slots=True)
 class Capabilities:
     """What a gateway can do.
 
@@ -154,6 +179,7 @@ class Capabilities:
     `renewal`: an authorization can be made to last longer, up to the provider's own limits.
     `webhooks`: the provider sends them, and `parse_webhook` takes them.
     `batch_status`: `statuses` is one call, however many it asks for.
+    `lists_payments`: `payments` works.
     `received_on_our_account`: the customer's money comes to the shop's own account, so a void does not send
     back what has come in.
     """
@@ -166,6 +192,7 @@ class Capabilities:
     webhooks: bool = True
     received_on_our_account: bool = False
     batch_status: bool = False
+    lists_payments: bool = False
 
 
 class Gateway(Protocol):
@@ -209,6 +236,12 @@ class Gateway(Protocol):
 
         With `overlap`, for the first page of a run, it begins as far before the cursor as this provider may
         still show events late.
+        """
+
+    def payments(self, opened_from: datetime, opened_until: datetime, cursor: str = "") -> ListPage:
+        """The provider's own list: all payments opened in that time (its first moment included, its last not).
+
+        At most 100 a page, each payment once, in whatever order. The empty cursor starts at the beginning.
         """
 
     def parse_webhook(

@@ -31,7 +31,7 @@ CALL_S = 13.0  # what a provider's client may take; an activity must have as muc
 # No network and no effect at the provider.
 OURS = frozenset({"parse_webhook"})
 # Not about one payment, which alone may be what the provider chokes on.
-ABOUT_MANY = frozenset({"changes", "statuses"})
+ABOUT_MANY = frozenset({"changes", "statuses", "payments"})
 
 CALLS = Counter(
     "vorkasse_gateway_calls_total",

@@ -26,6 +26,8 @@ from payments.gateways.base import (
     GatewayRefused,
     GatewayResult,
     GatewayUnavailable,
+    ListedPayment,
+    ListPage,
     RemotePayment,
     RemoteStatus,
     Trouble,
@@ -38,6 +40,7 @@ from shop.kernel.money import Money
 WEBHOOK_TOLERANCE_S = 5 * 60
 # Events that are read again by the next run. The practice provider shows none late, but what it stands for may.
 OVERLAP = 20
+PAGE = 100
 # Shorter than the provider keeps idle connections, so a call never meets one that is just being closed.
 KEEP_IDLE_S = 30
 
@@ -132,6 +135,7 @@ class SandboxGateway:
         partial_capture=True,
         partial_refund=True,
         batch_status=True,
+        lists_payments=True,
         renewal=True,
     )
 
@@ -187,6 +191,15 @@ class SandboxGateway:
             events = tuple(_event(event) for event in page["events"])
             return ChangesPage(events, cursor=str(page["cursor"]), more=bool(page["more"]))
         except (KeyError, TypeError, ValueError) as error:
+            raise _not_understood(error) from error
+
+    def payments(self, opened_from: datetime, opened_until: datetime, cursor: str = "") -> ListPage:
+        window = {"opened_from": opened_from.isoformat(), "opened_until": opened_until.isoformat()}
+        page = call("GET", "/payments", params=window | {"after": cursor or "0", "limit": PAGE})
+        try:
+            listed = tuple(_listed(payment) for payment in page["payments"])
+            return ListPage(listed, str(page["cursor"]) if page["more"] else "")
+        except (KeyError, TypeError) as error:
             raise _not_understood(error) from error
 
     def parse_webhook(
@@ -258,6 +271,18 @@ def _payment(answer: dict[str, Any]) -> RemotePayment:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise _not_understood(error) from error
+
+
+def _listed(line: Mapping[str, Any]) -> ListedPayment:
+    return ListedPayment(
+        payment_reference=line["psp_reference"],
+        merchant_reference=line["merchant_reference"],
+        currency=line["currency"],
+        received=line["received"],
+        captured=line["captured"],
+        refunded=line["refunded"],
+        voided=line["voided"],
+    )
 
 
 def _instructions(answer: Mapping[str, Any]) -> dict[str, str]:

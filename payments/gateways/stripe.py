@@ -23,7 +23,7 @@ from functools import cache
 import requests
 import stripe
 from django.conf import settings
-from stripe.params import PaymentIntentCreateParams
+from stripe.params import PaymentIntentCreateParams, PaymentIntentListParams
 
 from payments.gateways.base import (
     Capabilities,
@@ -34,6 +34,7 @@ from payments.gateways.base import (
     GatewayRefused,
     GatewayResult,
     GatewayUnavailable,
+    ListPage,
     RemotePayment,
     Trouble,
     WebhookRejected,
@@ -44,6 +45,8 @@ from payments.gateways.stripe_objects import (
     NEWS,
     Json,
     Seen,
+    is_ours,
+    listed,
     metadata,
     news_of,
     payment_of,
@@ -70,7 +73,9 @@ class StripeGateway:
     """Stripe, with the account of `settings.STRIPE_API_KEY`."""
 
     name = "stripe"
-    capabilities = Capabilities(remote=True, change_feed=True, partial_capture=True, partial_refund=True)
+    capabilities = Capabilities(
+        remote=True, change_feed=True, partial_capture=True, partial_refund=True, lists_payments=True
+    )
     # As a rule; Stripe counts requests, so these count against the rate.
     requests_per_call = {"authorize": 2, "capture": 4, "void": 3, "refund": 5, "status": 2, "find": 3}
 
@@ -203,6 +208,23 @@ class StripeGateway:
                     settled = event["id"]
             following = f"{settled} {events[-1]['id']}" if more else settled
             return ChangesPage(tuple(news for event in events for news in news_of(event)), following, more)
+
+    def payments(self, opened_from: datetime, opened_until: datetime, cursor: str = "") -> ListPage:
+        """Intents, newest first, of this and other uses of the account; those without an order are left out."""
+        asked: PaymentIntentListParams = {
+            "created": {"gte": int(opened_from.timestamp()), "lt": int(opened_until.timestamp())},
+            "limit": PAGE,
+            "expand": ["data.latest_charge"],
+        }
+        if cursor:
+            asked["starting_after"] = cursor
+        with _in_our_words():
+            page = _api().payment_intents.list(asked)
+            intents = [intent.to_dict() for intent in page.data]
+            return ListPage(
+                tuple(listed(intent) for intent in intents if is_ours(intent)),
+                intents[-1]["id"] if page.has_more else "",
+            )
 
     def parse_webhook(
         self, headers: Mapping[str, str], body: bytes, received_at: datetime | None = None

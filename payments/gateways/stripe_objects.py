@@ -17,6 +17,7 @@ from payments.gateways.base import (
     EventType,
     GatewayEvent,
     GatewayRefused,
+    ListedPayment,
     RemotePayment,
     RemoteStatus,
 )
@@ -88,6 +89,33 @@ def payment_of(seen: Seen) -> RemotePayment:
         authorized_until=_held_until(charge) if held else None,
         events=tuple({(event.type, event.psp_reference): event for event in events}.values()),
         instructions=_instructions(intent),
+    )
+
+
+def is_ours(intent: Json) -> bool:
+    """Whether an intent is of an order, and not of another use of the account."""
+    return bool(metadata(intent).get("merchant_reference"))
+
+
+def listed(intent: Json) -> ListedPayment:
+    """An intent of a list, its charge expanded.
+
+    What was refunded stands on the charge, with what was released uncaptured; disputes stand elsewhere.
+    """
+    charge = intent["latest_charge"] or {}
+    currency = intent["currency"]
+    captured = intent["amount_received"]
+    held = charge.get("status") == "succeeded"
+    released = charge["amount"] - charge["amount_captured"] if captured else 0
+    return ListedPayment(
+        payment_reference=intent["id"],
+        merchant_reference=metadata(intent).get("merchant_reference", ""),
+        currency=currency.upper(),
+        received=_minor(charge["amount"], currency) if held else 0,
+        captured=_minor(captured, currency),
+        refunded=_minor(max(charge["amount_refunded"] - released, 0), currency) if captured else 0,
+        voided=_minor(intent["amount"], currency) if intent["status"] == "canceled" else 0,
+        unsure=bool(captured and charge["disputed"]),
     )
 
 

@@ -164,6 +164,16 @@ class Books:
             )
         return self._with_events(rows.fetchall())
 
+    def opened(self, from_: datetime, until: datetime, after: int, limit: int) -> list[Payment]:
+        """The same of those opened from a moment until before another, which count in whole seconds."""
+        # The beginning of what is stored, so that it stands before every fraction of its second.
+        window = [f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%S}" for moment in (from_, until)]
+        rows = self.db.execute(
+            "SELECT * FROM payments WHERE created_at >= ? AND created_at < ? AND seq > ? ORDER BY seq LIMIT ?",
+            [*window, after, limit],
+        )
+        return self._with_events(rows.fetchall())
+
     def named(self, psp_references: list[str]) -> list[Payment]:
         """Those of them that there are."""
         marks = ", ".join("?" * len(psp_references))

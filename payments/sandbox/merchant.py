@@ -183,7 +183,7 @@ class MerchantApi:
     async def list_payments(self, request: Request) -> Response:
         """One payment by `idempotency_key`, some by `psp_reference`, or a page of those after a cursor.
 
-        Unknown references are left out. A page is of one order or of all.
+        Unknown references are left out. A page is of one order, of those opened in a window of time, or of all.
         """
 
         def look() -> Body:
@@ -194,7 +194,11 @@ class MerchantApi:
             if named:
                 return {"payments": [payment.as_json() for payment in self.books.named(named)]}
             after, limit = reading.cursor(request, "after"), reading.page_limit(request)
-            found = self.books.payments(after, limit + 1, request.query_params.get("merchant_reference"))
+            window = reading.window(request)
+            if window is not None:
+                found = self.books.opened(*window, after, limit + 1)
+            else:
+                found = self.books.payments(after, limit + 1, request.query_params.get("merchant_reference"))
             page = found[:limit]
             return {
                 "payments": [payment.as_json() for payment in page],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -97,6 +98,23 @@ def references(request: Request) -> list[str]:
             "psp_reference", f"At most {MOST_REFERENCES} payments can be asked for at once, not {len(given)}."
         )
     return given
+
+
+def window(request: Request) -> tuple[datetime, datetime] | None:
+    """The time in which payments were opened, if it is given: both moments, with their offset from UTC."""
+    given = {name: request.query_params.get(name, "") for name in ("opened_from", "opened_until")}
+    if not any(given.values()):
+        return None
+    moments = []
+    for name, text in given.items():
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            moment = None
+        if moment is None or moment.tzinfo is None:
+            raise invalid(name, f"“{name}” must be a moment such as 2026-01-31T00:00:00Z.")
+        moments.append(moment)
+    return moments[0], moments[1]
 
 
 def page_limit(request: Request) -> int:

@@ -22,6 +22,7 @@ CREATE TABLE IF NOT EXISTS payments (
     created_at TEXT NOT NULL
 );
 CREATE INDEX IF NOT EXISTS payments_by_merchant_reference ON payments (merchant_reference, seq);
+CREATE INDEX IF NOT EXISTS payments_by_opening ON payments (created_at, seq);
 CREATE TABLE IF NOT EXISTS events (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,

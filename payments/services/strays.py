@@ -143,6 +143,12 @@ def item_about(delivery: WebhookDelivery) -> ReviewItem | None:
     return ReviewItem.objects.filter(key=_key(delivery.gateway, delivery.payment_reference)).first()
 
 
+def is_in_review(gateway: str, payment_reference: str) -> bool:
+    """Whether people have the unknown payment before them."""
+    key = _key(gateway, payment_reference)
+    return ReviewItem.objects.filter(key=key, state=ReviewItem.State.OPEN).exists()
+
+
 def unseen() -> QuerySet[WebhookDelivery]:
     """Waiting news that no open review item is about."""
     key = Concat(Value("webhook:"), OuterRef("gateway"), Value(":"), OuterRef("payment_reference"))

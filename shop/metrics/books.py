@@ -14,7 +14,7 @@ import psycopg
 from django.conf import settings
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from orders.models import DeadLetter, Product, Saga, SagaStep
+from orders.models import DeadLetter, Difference, Product, Saga, SagaStep
 from orders.workflows.types import LAPSED, NO_PAYMENT, UNPAID, Step
 from payments.models import BatchRun, GatewayState, Payment
 from shop.kernel.listening import own_connection
@@ -26,9 +26,19 @@ log = logging.getLogger(__name__)
 TIMEOUT_S = 2  # to connect, and for one figure
 ALL_WITHIN_S = 6  # Prometheus gives up after ten
 
-_dead_letter, _product, _saga, _step, _run, _gateway, _payment, _message = (
+_dead_letter, _product, _saga, _step, _run, _gateway, _payment, _message, _difference = (
     model._meta.db_table
-    for model in (DeadLetter, Product, Saga, SagaStep, BatchRun, GatewayState, Payment, OutboxMessage)
+    for model in (
+        DeadLetter,
+        Product,
+        Saga,
+        SagaStep,
+        BatchRun,
+        GatewayState,
+        Payment,
+        OutboxMessage,
+        Difference,
+    )
 )
 _OPEN_SAGA = ("pending", "running", "waiting", "compensating")
 
@@ -87,6 +97,13 @@ _FIGURES = (
         "vorkasse_stock_below_zero",
         "Products with less than nothing on hand or available. Always 0: the database refuses it.",
         f"SELECT count(*) FROM {_product} WHERE on_hand < 0 OR reserved < 0 OR reserved > on_hand",
+    ),
+    _Figure(
+        "vorkasse_differences_open",
+        "Differences in the books that the last look found.",
+        f"SELECT kind, count(*) FROM {_difference} WHERE closed_at IS NULL GROUP BY kind",
+        label="kind",
+        zeros=tuple(Difference.Kind.values),
     ),
     _Figure(
         "vorkasse_gateway_down",

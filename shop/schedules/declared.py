@@ -12,6 +12,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.db.models import Q
 from django.utils import timezone
 
+from orders.models import ReconcileRun
 from orders.workflows.hybrid import CHECK_ID
 from payments.models import BatchRun
 from shop.kernel.durations import in_words
@@ -84,7 +85,25 @@ def ours() -> list[Schedule]:
             # It begins with a batch check of its own.
             last_run=lambda: _last_batch(Q(workflow_id__startswith=CHECK_ID)),
         ),
+        Schedule(
+            id="daily-reconcile",
+            does="Sets money, stock, orders and messages against each other, the providers' lists and Temporal; mends "
+            "what is safe, and tells ops where money or stock disagrees.",
+            workflow="ReconcileWorkflow",
+            queue="orders",
+            argument={"fix": True},
+            workflow_id="reconcile",
+            every=timedelta(days=1),
+            cron=settings.RECONCILE_CRON,
+            runs="orders_reconcilerun",
+            last_run=_last_reconciliation,
+        ),
     ]
+
+
+def _last_reconciliation() -> datetime | None:
+    runs = ReconcileRun.objects.filter(actor="schedule").order_by("-id")
+    return runs.values_list("started_at", flat=True).first()
 
 
 def _last_batch(which: Q) -> datetime | None:

@@ -20,7 +20,8 @@ from temporalio.client import Client
 
 from orders.api.outgoing import order_now
 from orders.models import Mail, Order, SagaStep
-from orders.services import lifecycle, reconciling
+from orders.services import lifecycle
+from orders.services.reconciling import money
 from payments.gateways import gateway
 from payments.models import OutgoingTransfer, Payment, PaymentEvent, Receivable, ReviewItem
 from payments.references import creditor_reference
@@ -31,6 +32,7 @@ from payments.workflows.refund import RefundInput
 from shop import worker
 from shop.kernel.money import Money
 from tests.orders.practice_shop import PracticeShop
+from tests.orders.reconciling import found
 from tests.payments.our_bank import ADA, BIC, HOLDER, IBAN, arrives, our_bank
 from tests.payments.sandbox_process import SandboxProcess
 
@@ -55,7 +57,7 @@ class BankShop(PracticeShop):
 
     def disagreements(self) -> list[str]:
         """What `manage.py reconcile` says about money."""
-        return [difference.sentence for difference in reconciling._money()]
+        return [difference.sentence for difference in found(money.orders)]
 
     def receivables(self, order: Order) -> list[str]:
         rows = Receivable.objects.filter(merchant_reference=order.number).order_by("id")

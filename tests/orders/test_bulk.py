@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from datetime import timedelta
 from pathlib import Path
@@ -13,14 +12,16 @@ from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from orders.models import Mail, Order, OrderEvent, PaidInBulk, Product, Saga
-from orders.services import fulfilling, lifecycle, reconciling
+from orders.services import fulfilling, lifecycle
 from orders.services.lifecycle import ActionRefused
+from orders.services.reconciling import sagas
 from orders.workflows.types import FulfillmentStart
 from payments.models import ReviewItem
 from shop.kernel.models import OutboxMessage
 from tests import factories
 from tests.orders.bulk_shop import BulkShop, taken
 from tests.orders.practice_shop import PracticeShop
+from tests.orders.reconciling import found
 from tests.payments.our_bank import arrives, our_bank
 
 
@@ -160,8 +161,7 @@ def test_a_fulfillment_whose_workflow_was_lost_is_rolled_back_by_reconcile(bulk_
     bulk_shop.until_failed(order, "shipping")
     bulk_shop.engine.wait(bulk_shop.engine.handle(order.workflow_id).terminate("by hand"))
     bulk_shop.provider.faults()
-    with asyncio.Runner() as runner:
-        (difference,) = reconciling._sagas(bulk_shop.engine.client, runner)
+    (difference,) = found(sagas.in_temporal, bulk_shop.engine.client)
     assert difference.about == order.number
     assert difference.fix()
     bulk_shop.engine.deliver()

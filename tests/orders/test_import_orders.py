@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -15,12 +14,13 @@ from django.db import connections
 from pytest_django.fixtures import Settings
 
 from orders.models import Mail, Order, OrderEvent
-from orders.services import reconciling
+from orders.services.reconciling import sagas
 from payments.gateways import gateway
 from payments.gateways.base import RemotePayment
 from shop.kernel.money import Money
 from tests.orders.bulk_shop import BulkShop, line
 from tests.orders.practice_shop import PracticeShop
+from tests.orders.reconciling import found
 
 
 @pytest.fixture
@@ -91,16 +91,15 @@ def test_an_import_goes_on_where_it_stopped(bulk_shop: BulkShop, capsys: pytest.
     order = Order.objects.get()
     assert (bulk_shop.status(order), bulk_shop.shelf()) == ("placed", (5, 2))
     Order.objects.get().sagas.update(created_at="2020-01-01T00:00:00Z")
-    (difference,) = reconciling._half_taken()
+    (difference,) = found(sagas.orders)
     assert difference.about == order.number
-    with asyncio.Runner() as runner:
-        assert list(reconciling._sagas(bulk_shop.engine.client, runner)) == []
+    assert found(sagas.in_temporal, bulk_shop.engine.client) == []
     bulk_shop.provider.faults()
     capsys.readouterr()
     bulk_shop.import_lines(line("a"))
     assert capsys.readouterr().out.split("\n")[1].split() == ["orders.jsonl", "0", "1", "0", "0"]
     assert (bulk_shop.status(order), bulk_shop.shelf()) == ("awaiting_payment", (5, 2))
-    assert list(reconciling._half_taken()) == []
+    assert found(sagas.orders) == []
 
 
 def test_a_half_taken_order_can_be_cancelled(bulk_shop: BulkShop) -> None:

@@ -15,7 +15,8 @@ from django.utils import timezone
 from pytest_django.fixtures import Settings
 from temporalio.client import Client
 
-from orders.services import reconciling
+from orders.services.reconciling import sagas
+from orders.services.reconciling.finding import Finding
 from payments.gateways import gateway
 from payments.models import Payment, PaymentEvent, ReviewItem
 from payments.services import refunding
@@ -24,6 +25,7 @@ from shop import worker
 from shop.kernel import outbox, temporal
 from shop.kernel.models import OutboxMessage
 from shop.kernel.money import Money
+from tests.orders import reconciling
 from tests.payments.sandbox_process import SandboxProcess
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -78,12 +80,8 @@ def in_temporal(asked: refunding.RefundAsked, work: str) -> Any:
     return result
 
 
-def found() -> list[reconciling.Difference]:
-    async def client() -> Client:
-        return await temporal.connect()
-
-    with asyncio.Runner() as runner:
-        return list(reconciling._refunds(runner.run(client()), runner))
+def found() -> list[Finding]:
+    return reconciling.found(sagas.refunds)
 
 
 def refunded(number: str) -> tuple[int, int]:
@@ -187,9 +185,10 @@ def test_one_that_is_tried_for_too_long_is_told_and_left_alone(monkeypatch: pyte
     asked_for("ORD-7")
     deliver()
     assert found() == []
-    monkeypatch.setattr(reconciling, "LONG", timedelta(0))
+    monkeypatch.setattr(sagas, "LONG", timedelta(0))
     (difference,) = found()
-    assert "and is still being tried. Look whether a worker runs" in difference.sentence
+    assert "and is still being tried." in difference.sentence
+    assert "Look whether a worker runs" in difference.to_do
     assert not difference.fix()
 
 

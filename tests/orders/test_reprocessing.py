@@ -16,13 +16,14 @@ from django.urls import reverse
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from orders.services import reconciling
+from orders.services.reconciling import messages
 from payments.models import PaymentEvent, ReviewItem, WebhookDelivery, WebhookReprocessing
 from payments.sandbox.signing import new_secret
 from payments.services import reprocessing, reviewing
 from payments.services.recording import absorb, open_payment
 from payments.services.reprocessing import NotProcessed
 from shop.kernel.money import Money
+from tests.orders.reconciling import found
 from tests.orders.test_admin import admin, form_of, login
 from tests.orders.test_api import at_once
 from tests.orders.test_webhooks import (
@@ -337,21 +338,21 @@ def old() -> None:
 def test_reconcile_finds_and_mends_what_waits_in_vain() -> None:
     _, payment = authorized(reference="")
     assert_taken(webhook(merchant_reference=payment.merchant_reference), State.WAITING)
-    assert list(reconciling._webhooks()) == []
+    assert found(messages.webhooks) == []
     old()
-    (difference,) = reconciling._webhooks()
+    (difference,) = found(messages.webhooks)
     assert difference.about == payment.merchant_reference
     assert "tells of payment pay_1, which is not in our books" in difference.sentence
     assert difference.fix()
     assert ReviewItem.objects.get().amount == TOTAL
-    assert list(reconciling._webhooks()) == []
+    assert found(messages.webhooks) == []
     assert [actor for actor, _, _ in written_down()] == ["reconcile"]
 
 
 def test_reconcile_has_old_news_without_money_decided_too() -> None:
     assert_taken(webhook(type="authorization"), State.WAITING)
     old()
-    assert [d.fix() for d in reconciling._webhooks()] == [True]
+    assert [d.fix() for d in found(messages.webhooks)] == [True]
     assert ReviewItem.objects.get().detail.endswith("authorized €39.98.")
 
 
@@ -359,12 +360,12 @@ def test_reconcile_mends_what_was_stored_and_never_processed(settings: Settings)
     _, payment = authorized()
     delivery = kept_out(settings, age_s=7200)
     WebhookDelivery.objects.update(state=State.RECEIVED, error="")
-    (difference,) = reconciling._webhooks()
+    (difference,) = found(messages.webhooks)
     assert difference.sentence == "A webhook of sandbox was stored and never processed."
     assert difference.fix()
     assert look(delivery) == (State.PROCESSED, "")
     assert totals(payment).received == TOTAL
-    assert list(reconciling._webhooks()) == []
+    assert found(messages.webhooks) == []
 
 
 # --- the screens -----------------------------------------------------------------------------------------

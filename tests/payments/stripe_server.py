@@ -405,8 +405,11 @@ class StripeServer:
         return seen
 
     def _list_intents(self, params: Json) -> Json:
-        _known(params, PAGING | {"created"})
-        return _page("/v1/payment_intents", list(self._intents.values()), params)
+        _known(params, PAGING | {"created", "expand"})
+        found = _page("/v1/payment_intents", list(self._intents.values()), params)
+        wishes = [wish.removeprefix("data.") for wish in params.get("expand", [])]
+        data = [self._retrieve_intent(intent["id"], {"expand": wishes}) for intent in found["data"]]
+        return found | {"data": data}
 
     def _search_intents(self, params: Json) -> Json:
         _known(params, {"query", "limit", "page"})

@@ -20,13 +20,15 @@ from mockbank.server import Config, make_server  # type: ignore[import-untyped]
 from pytest_django.fixtures import Settings
 
 from orders.models import Order
-from orders.services import lifecycle, reconciling
+from orders.services import lifecycle
+from orders.services.reconciling import money, stock
 from payments.gateways import gateway
 from payments.models import OutgoingTransfer, ReviewItem, TransferBatch
 from payments.services import proving, refunding, reviewing, transfers
 from payments.services.importing import Report, import_file
 from payments.services.reviewing import Share
 from tests import factories
+from tests.orders import reconciling
 from tests.orders.conftest import engine, mailbox, provider, provider_process
 from tests.orders.engine import Engine
 from tests.payments.paper_bank import ADA, BOB, IBAN, SETTINGS, payment, rf
@@ -229,7 +231,10 @@ def test_from_the_order_to_the_refund_and_back_the_books_agree_to_the_cent(shop:
     assert bank.balance == OPENING + 7 * TOTAL - 1000 + 12_34
     assert shop.kept() == bank.balance - OPENING - 12_34
     assert [str(d) for d in proving.differences()] == []
-    assert [*reconciling._money(), *reconciling._bank(), *reconciling._stock()] == []
+    assert [
+        reconciling.found(check)
+        for check in (money.orders, money.statements, stock.reservations, stock.shipments)
+    ] == [[]] * 4
     # And all statements once more change nothing.
     again = [import_file("again.xml", io.BytesIO(file), "bank") for file in shop.statements]
     assert sum(report.new for report in again) == 0

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
@@ -33,6 +34,7 @@ from payments.gateways.base import (
     GatewayRefused,
     GatewayResult,
     GatewayUnavailable,
+    ListedPayment,
     RemotePayment,
     RemoteStatus,
     WebhookRejected,
@@ -917,6 +919,52 @@ def test_a_hundred_payments_are_the_most_at_once(provider: Provider, gateway: Ga
     assert len(gateway.statuses(references[:100])) == 100
     with pytest.raises(GatewayRefused, match="100"):
         gateway.statuses(references)
+
+
+@needs("lists_payments")
+def test_the_list_has_each_payment_of_its_time_once_and_what_became_of_it(
+    provider: Provider, gateway: Gateway
+) -> None:
+    began = datetime.now(UTC).replace(microsecond=0)
+    untouched, captured, part, voided = opened(gateway).reference, *(paid(provider) for _ in range(3))
+    gateway.capture(captured, TEN, new_key())
+    gateway.refund(captured, FOUR, new_key())
+    gateway.capture(part, SIX, new_key())
+    gateway.void(voided, new_key())
+    ended = datetime.now(UTC) + timedelta(seconds=1)
+    lines = list_of(gateway, began, ended)
+    assert len(lines) == len({line.payment_reference for line in lines})
+    listed = {line.payment_reference: line for line in lines}
+    for reference in (untouched, captured, part, voided):
+        line, remote = listed[reference], gateway.status(reference)
+        assert (line.merchant_reference, line.currency) == (remote.merchant_reference, "EUR")
+        assert (line.received, line.captured, line.refunded, line.voided) == (
+            remote.received, remote.captured, remote.refunded, remote.voided,
+        )  # fmt: skip
+    assert not {untouched, captured} & {
+        line.payment_reference for line in list_of(gateway, began - timedelta(days=1), began)
+    }
+
+
+@needs("lists_payments")
+def test_the_list_goes_on_page_by_page(gateway: Gateway) -> None:
+    began = datetime.now(UTC).replace(microsecond=0)
+    references = {opened(gateway).reference for _ in range(103)}
+    lines = list_of(gateway, began, datetime.now(UTC) + timedelta(seconds=1))
+    assert references <= {line.payment_reference for line in lines}
+    assert len(lines) == len({line.payment_reference for line in lines})
+
+
+def list_of(gateway: Gateway, opened_from: datetime, opened_until: datetime) -> list[ListedPayment]:
+    lines: list[ListedPayment] = []
+    cursor = ""
+    while True:
+        page = gateway.payments(opened_from, opened_until, cursor)
+        assert len(page.payments) <= 100
+        lines += page.payments
+        if not page.cursor:
+            return lines
+        cursor = page.cursor
 
 
 @needs("change_feed")

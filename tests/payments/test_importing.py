@@ -21,7 +21,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pytest_django.fixtures import Settings
 
-from orders.services import reconciling
+from orders.services.reconciling import money
 from payments import watching
 from payments.models import (
     BankStatement,
@@ -40,6 +40,7 @@ from payments.statements import StatementError
 from payments.watching import Watcher
 from shop.kernel.models import OutboxMessage
 from tests import factories
+from tests.orders.reconciling import found
 from tests.payments.paper_bank import (
     ADA,
     BOB,
@@ -358,7 +359,7 @@ def test_whatever_happens_the_books_add_up(
     load(bank.statement(*(entry(*b) for b in second)))
     load(bank.statement())
     assert [str(d) for d in proving.differences()] == []
-    assert list(reconciling._bank()) == []
+    assert found(money.statements) == []
     books = proving.whereabouts()
     for direction, sign in (("credit", 1), ("debit", -1)):
         booked = books.pop((direction, "EUR", "booked"), 0)

@@ -11,8 +11,9 @@ from django.db import connections
 from pytest_django.fixtures import Settings
 
 from orders.models import Mail, Order
-from orders.services import lifecycle, reconciling
+from orders.services import lifecycle
 from orders.services.audit import StepRef
+from orders.services.reconciling import money
 from orders.services.steps import capture_payment, check_payment, refund_payment
 from orders.workflows.types import Status
 from payments.models import Allocation, OutgoingTransfer, Payment, PaymentEvent, ReviewItem
@@ -22,6 +23,7 @@ from payments.services.reviewing import ReviewRefused, Share
 from shop.kernel.models import OutboxMessage
 from shop.kernel.money import Money
 from tests import factories
+from tests.orders.reconciling import found
 from tests.payments.paper_bank import (
     ADA,
     BOB,
@@ -183,7 +185,7 @@ def test_a_small_difference_is_accepted_and_what_came_is_captured(bank: PaperBan
     totals = payment(order).totals()
     assert (totals.received, totals.captured) == (TOTAL - 100, TOTAL - 100)
     end(order, Status.COMPLETED)
-    assert list(reconciling._money()) == []
+    assert found(money.orders) == []
     adjusted = payment(order).events.get(type="authorization_adjustment")
     assert (adjusted.amount, adjusted.actor, adjusted.detail) == (-100, "grace", "bank charges")
 

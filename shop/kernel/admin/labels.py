@@ -12,7 +12,7 @@ TONES = {
     },
     "wait": {
         "awaiting_payment", "waiting", "queued", "sending", "pending", "placed", "running", "received",
-        "requested", "retrying", "authorized", "partially_paid", "created",
+        "requested", "retrying", "authorized", "partially_paid", "created", "mended",
     },
     "warn": {"asked to wait", "failing", "rolling_back", "compensating", "unknown", "partially_refunded", "incomplete"},
     "bad": {"compensation_failed", "down", "failed", "undeliverable", "rejected", "open", "declined", "died"},
