@@ -59,6 +59,11 @@ class ReviewItem(models.Model):
         verbose_name = _("review item")
         verbose_name_plural = _("review items")
         ordering: ClassVar = ["-id"]
+        indexes: ClassVar = [
+            models.Index(fields=["-created_at", "-id"], name="review_item_by_age"),
+            models.Index(fields=["state", "-created_at", "-id"], name="review_item_by_state"),
+            models.Index(fields=["amount"], name="review_item_by_amount"),
+        ]
         permissions: ClassVar = [
             ("accept_difference", "Can accept a payment that is short by a little as full"),
             ("discard_money", "Can discard money with a reason"),
