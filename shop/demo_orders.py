@@ -39,18 +39,23 @@ from payments.references import PREFIX
 
 AT_A_TIME = 50_000  # orders in one transaction
 DAYS = 730
-FIRST_NAMES = (
-    "Ada Anna Anton Arzu Ayşe Ben Björn Carla Chloé Clara Daniel David Dörte Elif Emil Emma Erik Fatma Felix Finn "
-    "Frieda Gül Hanna Hans Ida Ines Jakob Jan Jörg Jule Jürgen Karla Kemal Konrad Lara Lea Leon Lina Luca Łukasz "
-    "Maja Marie Mats Max Mehmet Mia Mila Noah Nora Olga Oskar Paul Pia René Rosa Sören Sofia Theo Tom Uwe Vera Yusuf Zoë"
-).split()
-LAST_NAMES = (
-    "Ackermann Bauer Becker Berger Böhm Braun Çelik Dąbrowski Demir Dietrich Engel Fischer Franke Fuchs Graf Groß Günther "
-    "Haas Hahn Hartmann Herrmann Hoffmann Huber Jäger Jansen Jung Kaiser Kaya Keller Klein Koch Köhler Kowalski König "
-    "Kraus Krüger Kuhn Lang Lehmann Lorenz Maier Marx Meyer Möller Müller Nguyen Nowak Öztürk Otto Peters Pfeiffer "
-    "Pohl Richter Roth Sauer Schäfer Schmidt Schneider Scholz Schröder Schulz Schwarz Seidel Simon Sommer Stein Thomas "
-    "Vogel Voigt Wagner Walter Weber Weiß Werner Winkler Wolf Yılmaz Ziegler Zimmermann Zuse"
-).split()
+FIRST_NAMES = [
+    "Ada", "Anna", "Anton", "Arzu", "Ayşe", "Ben", "Björn", "Carla", "Chloé", "Clara", "Daniel", "David", "Dörte",
+    "Elif", "Emil", "Emma", "Erik", "Fatma", "Felix", "Finn", "Frieda", "Gül", "Hanna", "Hans", "Ida", "Ines",
+    "Jakob", "Jan", "Jörg", "Jule", "Jürgen", "Karla", "Kemal", "Konrad", "Lara", "Lea", "Leon", "Lina", "Luca",
+    "Łukasz", "Maja", "Marie", "Mats", "Max", "Mehmet", "Mia", "Mila", "Noah", "Nora", "Olga", "Oskar", "Paul",
+    "Pia", "René", "Rosa", "Sören", "Sofia", "Theo", "Tom", "Uwe", "Vera", "Yusuf", "Zoë",
+]  # fmt: skip
+LAST_NAMES = [
+    "Ackermann", "Bauer", "Becker", "Berger", "Böhm", "Braun", "Çelik", "Dąbrowski", "Demir", "Dietrich", "Engel",
+    "Fischer", "Franke", "Fuchs", "Graf", "Groß", "Günther", "Haas", "Hahn", "Hartmann", "Herrmann", "Hoffmann",
+    "Huber", "Jäger", "Jansen", "Jung", "Kaiser", "Kaya", "Keller", "Klein", "Koch", "Köhler", "Kowalski", "König",
+    "Kraus", "Krüger", "Kuhn", "Lang", "Lehmann", "Lorenz", "Maier", "Marx", "Meyer", "Möller", "Müller", "Nguyen",
+    "Nowak", "Öztürk", "Otto", "Peters", "Pfeiffer", "Pohl", "Richter", "Roth", "Sauer", "Schäfer", "Schmidt",
+    "Schneider", "Scholz", "Schröder", "Schulz", "Schwarz", "Seidel", "Simon", "Sommer", "Stein", "Thomas", "Vogel",
+    "Voigt", "Wagner", "Walter", "Weber", "Weiß", "Werner", "Winkler", "Wolf", "Yılmaz", "Ziegler", "Zimmermann",
+    "Zuse",
+]  # fmt: skip
 CITIES = (
     ("10119", "Berlin"),
     ("20099", "Hamburg"),
@@ -124,8 +129,8 @@ def _plan(cursor: Any, start: int, upto: int, count: int, now: Any) -> None:
         ), named AS (
             SELECT *,
                 {_one_of(first, 3, "c")} AS first_name,
-                {_one_of(last, 4, "c")} || CASE WHEN {_pick(5, 3, "c")} = 0 THEN '-' || {_one_of(last, 6, "c")} ELSE '' END
-                    AS last_name,
+                {_one_of(last, 4, "c")}
+                    || CASE WHEN {_pick(5, 3, "c")} = 0 THEN '-' || {_one_of(last, 6, "c")} ELSE '' END AS last_name,
                 '370400440' || lpad((c + 100000)::text, 9, '0') AS bban,
                 at > %(now)s::timestamptz - interval '13 days' AS is_young
             FROM who
@@ -137,7 +142,8 @@ def _plan(cursor: Any, start: int, upto: int, count: int, now: Any) -> None:
             nextval(pg_get_serial_sequence('payments_banktransaction', 'id')) AS booking_id,
             nextval('order_number') AS n,
             first_name || ' ' || last_name AS name,
-            translate(lower(first_name || '.' || last_name), 'äöüßéëşçłąı', 'aouseesclai') || c || '@example.com' AS email,
+            translate(lower(first_name || '.' || last_name), 'äöüßéëşçłąı', 'aouseesclai') || c
+                || '@example.com' AS email,
             'DE' || lpad((98 - (bban || '131400')::numeric %% 97)::text, 2, '0') || bban AS iban,
             {_one_of(street, 7, "c")} || ' ' || 1 + {_pick(8, 120, "c")} AS street,
             {_one_of(city, 9, "c")} AS city, {_one_of(code, 9, "c")} AS code,
@@ -163,8 +169,8 @@ def _plan(cursor: Any, start: int, upto: int, count: int, now: Any) -> None:
     )
     cursor.execute(
         f"""
-        ALTER TABLE plan ADD number text, ADD rf text, ADD total bigint, ADD paid_at timestamptz, ADD ended_at timestamptz,
-            ADD key text, ADD booked bigint;
+        ALTER TABLE plan ADD number text, ADD rf text, ADD total bigint, ADD paid_at timestamptz,
+            ADD ended_at timestamptz, ADD key text, ADD booked bigint;
         UPDATE plan SET
             number = '{PREFIX}-' || n, key = '{PREFIX}-' || n || '/1/',
             rf = 'RF' || lpad((98 - ('{_in_digits(PREFIX)}' || n || '271500')::numeric %% 97)::text, 2, '0')
@@ -204,7 +210,7 @@ def _insert(cursor: Any, model: type[models.Model], source: str, /, **values: st
                 raise TypeError(f"{model.__name__}.{field.attname} has no default.")
             expression = "%s"
             defaults.append(default)
-        columns.append(connection.ops.quote_name(field.column))
+        columns.append(connection.ops.quote_name(str(field.column)))
         expressions.append(expression)
     table = connection.ops.quote_name(model._meta.db_table)
     cursor.execute(

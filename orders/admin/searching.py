@@ -11,15 +11,10 @@ from collections.abc import Iterator
 from django.db.models import Q, QuerySet
 
 from orders.models import Order, OrderLine, Saga, Shipment
-from payments.admin.review import amounts_meant
+from payments.admin.searching import amounts_meant, iban_meant, order_numbers
 from payments.models import Allocation, BankTransaction
-from payments.references import PREFIX, find, parse_creditor_reference
 from shop.kernel.admin.lists import each_word
 
-_NUMBER = re.compile(rf"(?:{PREFIX}[- ]?)?(\d{{3,15}})", re.ASCII | re.IGNORECASE)
-"""An order's number or its beginning, with or without the prefix."""
-_IBAN = re.compile(r"[A-Z]{2}\d{2}[A-Z0-9]{4,30}", re.ASCII)
-"""Or its beginning."""
 _TRACKING = re.compile(r"(?=.*\d)[A-Z0-9/_-]{6,80}", re.ASCII)
 
 
@@ -29,22 +24,12 @@ def finds(orders: QuerySet[Order], term: str) -> Iterator[QuerySet[Order]]:
     if "@" in term:
         yield orders.filter(customer_email__icontains=term)
         return
-    reference = parse_creditor_reference(term)
-    if reference is not None:
-        yield orders.filter(number=reference[0])
-        return
-    if _IBAN.fullmatch(compact):
-        bookings = BankTransaction.objects.filter(counterparty_iban__startswith=compact)
-        yield _paid_by(orders, bookings)
-    number = _NUMBER.fullmatch(term)
-    if number is not None:
-        yield orders.filter(number__startswith=f"{PREFIX}-{number[1]}")
+    if named := order_numbers(term, "number"):
+        yield orders.filter(named)
         if not term[0].isdigit():
             return
-    else:
-        named = {number for number, _attempt in find([term]).certain}
-        if named:
-            yield orders.filter(number__in=named)
+    if iban := iban_meant(term):
+        yield _paid_by(orders, BankTransaction.objects.filter(counterparty_iban__startswith=iban))
     if amounts := amounts_meant(term):
         yield orders.filter(total__in=amounts)
     if _TRACKING.fullmatch(compact):
@@ -66,4 +51,6 @@ def _begins(field: str, *texts: str) -> Q:
 def _paid_by(orders: QuerySet[Order], bookings: QuerySet[BankTransaction]) -> QuerySet[Order]:
     """The orders that these bookings are matched to."""
     allocations = Allocation.objects.filter(transaction__in=bookings, payment__isnull=False)
-    return orders.filter(pk__in=Saga.objects.filter(payment__in=allocations.values("payment")).values("order"))
+    return orders.filter(
+        pk__in=Saga.objects.filter(payment__in=allocations.values("payment")).values("order")
+    )

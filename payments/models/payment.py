@@ -43,6 +43,9 @@ class Payment(models.Model):
         indexes: ClassVar = [
             models.Index(fields=["-created_at", "-id"], name="payment_by_age"),
             models.Index(fields=["gateway", "-created_at", "-id"], name="payment_by_gateway"),
+            models.Index(
+                fields=["-created_at", "-id"], condition=Q(closed_at=None), name="payment_open_by_age"
+            ),
             models.Index(fields=["amount", "-created_at", "-id"], name="payment_by_amount"),
             models.Index(
                 fields=["reference"],

@@ -133,9 +133,7 @@ class OutgoingTransfer(models.Model):
             models.Index(
                 fields=["payee_iban"], opclasses=["varchar_pattern_ops"], name="outgoing_transfer_by_iban"
             ),
-            GinIndex(
-                OpClass(Upper("payee_name"), name="gin_trgm_ops"), name="outgoing_transfer_by_part"
-            ),
+            GinIndex(OpClass(Upper("payee_name"), name="gin_trgm_ops"), name="outgoing_transfer_by_part"),
         ]
 
     def __str__(self) -> str:

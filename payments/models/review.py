@@ -61,7 +61,7 @@ class ReviewItem(models.Model):
         ordering: ClassVar = ["-id"]
         indexes: ClassVar = [
             models.Index(fields=["-created_at", "-id"], name="review_item_by_age"),
-            models.Index(fields=["state", "-created_at", "-id"], name="review_item_by_state"),
+            models.Index(fields=["-state", "-created_at", "-id"], name="review_item_by_state"),
             models.Index(fields=["amount"], name="review_item_by_amount"),
         ]
         permissions: ClassVar = [

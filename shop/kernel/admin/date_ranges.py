@@ -26,24 +26,23 @@ class DateRange(admin.ListFilter):
     field: ClassVar[str] = "created_at"
     name: ClassVar[str] = "created"  # in addresses
 
-    def __init__(
-        self, request: HttpRequest, params: dict[str, Any], model: Any, model_admin: Any
-    ) -> None:
+    def __init__(self, request: HttpRequest, params: dict[str, Any], model: Any, model_admin: Any) -> None:
         super().__init__(request, params, model, model_admin)
+        self.names = [f"{self.name}_from", f"{self.name}_to"]
         data = {}
-        for name in self.expected_parameters():
+        for name in self.names:
             if name in params:
                 data[name] = params.pop(name)[-1]
         self.used_parameters = {name: value for name, value in data.items() if value}
         self.form = forms.Form(data or None)
-        for name, label in zip(self.expected_parameters(), (_("From"), _("To")), strict=True):
+        for name, label in zip(self.names, (_("From"), _("To")), strict=True):
             widget = forms.DateInput(format="%Y-%m-%d", attrs={"type": "date"})
             self.form.fields[name] = forms.DateField(
                 label=label, required=False, input_formats=["%Y-%m-%d"], widget=widget
             )
 
-    def expected_parameters(self) -> list[str]:
-        return [f"{self.name}_from", f"{self.name}_to"]
+    def expected_parameters(self) -> list[str | None]:
+        return [*self.names]
 
     def has_output(self) -> bool:
         return True
@@ -54,9 +53,9 @@ class DateRange(admin.ListFilter):
             (name, value)
             for name, values in changelist.filter_params.items()
             for value in values
-            if name not in (*self.expected_parameters(), PAGE_VAR)
+            if name not in (*self.names, PAGE_VAR)
         ]
-        self.clear_url = changelist.get_query_string(remove=self.expected_parameters())
+        self.clear_url = changelist.get_query_string(remove=self.names)
         return iter(())
 
     def queryset(self, request: HttpRequest, queryset: Rows) -> Rows:
@@ -64,7 +63,7 @@ class DateRange(admin.ListFilter):
             return queryset
         if not self.form.is_valid():
             return queryset.none()
-        first, last = (self.form.cleaned_data[name] for name in self.expected_parameters())
+        first, last = (self.form.cleaned_data[name] for name in self.names)
         return self.between(queryset, first, last)
 
     def between(self, rows: Rows, first: date | None, last: date | None) -> Rows:

@@ -59,9 +59,7 @@ def response(
     """All rows as a download. Raises `TooMany`."""
     if kind == "xlsx":
         if rows.order_by()[: MOST_IN_XLSX + 1].count() > MOST_IN_XLSX:
-            raise TooMany(
-                _("More than %s rows: take CSV, or narrow the list first.") % f"{MOST_IN_XLSX:,}"
-            )
+            raise TooMany(_("More than %s rows: take CSV, or narrow the list first.") % f"{MOST_IN_XLSX:,}")
         chunks = _in_pieces(_workbook(columns, rows))
     else:
         chunks = _csv(columns, rows)
@@ -121,7 +119,7 @@ def _plain(value: Value) -> str:
 def _workbook(columns: tuple[Column, ...], rows: Rows) -> IO[bytes]:
     import xlsxwriter
 
-    file = tempfile.TemporaryFile()
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - closed once it is sent
     book = xlsxwriter.Workbook(file, {"constant_memory": True, "default_date_format": "yyyy-mm-dd"})
     sheet = book.add_worksheet()
     heading = book.add_format({"bold": True})
