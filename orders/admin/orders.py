@@ -79,8 +79,8 @@ class OrderAdmin(ActingAdmin, FastListAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Order]:
         return listing.with_money_and_deadline(super().get_queryset(request))
 
-    def finds(self, rows: QuerySet[Order], term: str) -> Iterable[QuerySet[Order]]:
-        return finds(rows, term)
+    def finds(self, rows: QuerySet[Order], term: str, most: int | None) -> Iterable[QuerySet[Order]]:
+        return finds(rows, term, most)
 
     @admin.display(description=_("status"))
     def state(self, order: Order) -> SafeString:

@@ -18,7 +18,7 @@ from shop.kernel.admin.lists import each_word
 _TRACKING = re.compile(r"(?=.*\d)[A-Z0-9/_-]{6,80}", re.ASCII)
 
 
-def finds(orders: QuerySet[Order], term: str) -> Iterator[QuerySet[Order]]:
+def finds(orders: QuerySet[Order], term: str, most: int | None) -> Iterator[QuerySet[Order]]:
     """The orders by each thing that the words may be."""
     compact = "".join(term.split()).upper()
     if "@" in term:
@@ -29,7 +29,7 @@ def finds(orders: QuerySet[Order], term: str) -> Iterator[QuerySet[Order]]:
         if not term[0].isdigit():
             return
     if iban := iban_meant(term):
-        yield _paid_by(orders, BankTransaction.objects.filter(counterparty_iban__startswith=iban))
+        yield _paid_by(orders, Q(counterparty_iban__startswith=iban), most)
     if amounts := amounts_meant(term):
         yield orders.filter(total__in=amounts)
     if _TRACKING.fullmatch(compact):
@@ -38,7 +38,7 @@ def finds(orders: QuerySet[Order], term: str) -> Iterator[QuerySet[Order]]:
     yield orders.filter(pk__in=OrderLine.objects.filter(sku__in={term, term.upper()}).values("order"))
     if any(character.isalpha() for character in term):
         yield orders.filter(each_word("customer_name", term))
-        yield _paid_by(orders, BankTransaction.objects.filter(each_word("counterparty_name", term)))
+        yield _paid_by(orders, each_word("counterparty_name", term), most)
 
 
 def _begins(field: str, *texts: str) -> Q:
@@ -48,8 +48,9 @@ def _begins(field: str, *texts: str) -> Q:
     return wanted
 
 
-def _paid_by(orders: QuerySet[Order], bookings: QuerySet[BankTransaction]) -> QuerySet[Order]:
-    """The orders that these bookings are matched to."""
+def _paid_by(orders: QuerySet[Order], booking: Q, most: int | None) -> QuerySet[Order]:
+    """The orders that such bookings are matched to."""
+    bookings = BankTransaction.objects.filter(booking).order_by("-booking_date", "-id")[:most]
     allocations = Allocation.objects.filter(transaction__in=bookings, payment__isnull=False)
     return orders.filter(
         pk__in=Saga.objects.filter(payment__in=allocations.values("payment")).values("order")

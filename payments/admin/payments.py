@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from django.conf import settings
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
@@ -18,6 +19,7 @@ from payments.admin.gateways import warn
 from payments.admin.refund_acts import PAYMENT_ACTS, PayBackReceived, Refund
 from payments.admin.review import NONE, order_link
 from payments.models import OutgoingTransfer, Payment, PaymentEvent
+from payments.models.gateway_state import called
 from payments.services.refunding import failed_refunds
 from payments.services.transfers import paid_back
 from shop.kernel.admin.acting import ActingAdmin, Button
@@ -68,6 +70,19 @@ class OpenedRange(DateRange):
     title = _("day it was opened")
 
 
+class GatewayFilter(admin.SimpleListFilter):
+    """By those that the shop has now: to look which there ever were takes reading all payments."""
+
+    title = _("gateway")
+    parameter_name = "gateway"
+
+    def lookups(self, request: HttpRequest, model_admin: object) -> list[tuple[str, str]]:
+        return [(name, called(name)) for name in sorted(settings.PAYMENT_GATEWAYS)]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Payment]) -> QuerySet[Payment]:
+        return queryset.filter(gateway=self.value()) if self.value() else queryset
+
+
 class OpenFilter(admin.SimpleListFilter):
     title = _("use of its money")
     parameter_name = "open"
@@ -111,7 +126,7 @@ class PaymentAdmin(ActingAdmin, LookOnlyAdmin):
         "captured",
         "created_at",
     )
-    list_filter = ("gateway", OpenFilter, OpenedRange)
+    list_filter = (GatewayFilter, OpenFilter, OpenedRange)
     tabs = (Tab(_("Open"), "open=yes", lambda payments: payments.filter(closed_at=None)),)
     export_columns = EXPORT_COLUMNS
     ordering = ("-created_at", "-id")
@@ -146,8 +161,8 @@ class PaymentAdmin(ActingAdmin, LookOnlyAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Payment]:
         return super().get_queryset(request).prefetch_related("events")
 
-    def finds(self, rows: QuerySet[Payment], term: str) -> Iterable[QuerySet[Payment]]:
-        return searching.payments(rows, term)
+    def finds(self, rows: QuerySet[Payment], term: str, most: int | None) -> Iterable[QuerySet[Payment]]:
+        return searching.payments(rows, term, most)
 
     def buttons(self, request: HttpRequest, subject: Any) -> list[Button]:
         """Only the refund is greyed where it is not possible, unless what came in can be paid back instead."""

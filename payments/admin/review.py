@@ -105,7 +105,9 @@ class ReviewItemAdmin(ActingAdmin, LookOnlyAdmin):
             return self.fields
         return self.fields + (self.so_far if obj.state == ReviewItem.State.OPEN else self.resolved)
 
-    def finds(self, rows: QuerySet[ReviewItem], term: str) -> Iterable[QuerySet[ReviewItem]]:
+    def finds(
+        self, rows: QuerySet[ReviewItem], term: str, most: int | None
+    ) -> Iterable[QuerySet[ReviewItem]]:
         return searching.review_items(rows, term)
 
     def export_rows(self, rows: QuerySet[ReviewItem]) -> QuerySet[ReviewItem]:

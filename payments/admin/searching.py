@@ -75,22 +75,22 @@ def bookings(rows: QuerySet[BankTransaction], term: str) -> Iterator[QuerySet[Ba
     yield rows.filter(each_word("remittance_information", term))
 
 
-def payments(rows: QuerySet[Payment], term: str) -> Iterator[QuerySet[Payment]]:
+def payments(rows: QuerySet[Payment], term: str, most: int | None) -> Iterator[QuerySet[Payment]]:
     if order := order_numbers(term, "merchant_reference"):
         yield rows.filter(order)
     if amounts := amounts_meant(term):
         yield rows.filter(amount__in=amounts)
     if iban := iban_meant(term):
-        yield _paid_by(rows, Q(counterparty_iban__startswith=iban))
+        yield _paid_by(rows, Q(counterparty_iban__startswith=iban), most)
     if len(term.split()) == 1:
         yield rows.filter(~Q(reference=""), reference__startswith=term)
     if any(character.isalpha() for character in term):
         yield rows.filter(each_word("payer_name", term), ~Q(payer_name=""))
-        yield _paid_by(rows, each_word("counterparty_name", term))
+        yield _paid_by(rows, each_word("counterparty_name", term), most)
 
 
-def _paid_by(rows: QuerySet[Payment], booking: Q) -> QuerySet[Payment]:
-    found = BankTransaction.objects.filter(booking)
+def _paid_by(rows: QuerySet[Payment], booking: Q, most: int | None) -> QuerySet[Payment]:
+    found = BankTransaction.objects.filter(booking).order_by("-booking_date", "-id")[:most]
     matched = Allocation.objects.filter(transaction__in=found, payment__isnull=False)
     return rows.filter(pk__in=matched.values("payment"))
 

@@ -222,7 +222,9 @@ class BankTransactionAdmin(LookOnlyAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[BankTransaction]:
         return super().get_queryset(request).prefetch_related(*whereabouts())
 
-    def finds(self, rows: QuerySet[BankTransaction], term: str) -> Iterable[QuerySet[BankTransaction]]:
+    def finds(
+        self, rows: QuerySet[BankTransaction], term: str, most: int | None
+    ) -> Iterable[QuerySet[BankTransaction]]:
         return searching.bookings(rows, term)
 
     @admin.display(description=_("amount"))

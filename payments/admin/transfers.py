@@ -143,7 +143,9 @@ class OutgoingTransferAdmin(ActingAdmin, LookOnlyAdmin):
         view = self.admin_site.admin_view(self.make_batch)
         return [path("batch/", view, name="payments_outgoingtransfer_batch"), *super().get_urls()]
 
-    def finds(self, rows: QuerySet[OutgoingTransfer], term: str) -> Iterable[QuerySet[OutgoingTransfer]]:
+    def finds(
+        self, rows: QuerySet[OutgoingTransfer], term: str, most: int | None
+    ) -> Iterable[QuerySet[OutgoingTransfer]]:
         return searching.transfers(rows, term)
 
     def make_batch(self, request: HttpRequest) -> HttpResponse:

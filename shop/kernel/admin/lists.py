@@ -154,8 +154,11 @@ class FastListAdmin(_Admin):
 
     # --- search ------------------------------------------------------------------------------------------
 
-    def finds(self, rows: Rows, term: str) -> Iterable[Rows]:
-        """For a list with a search of its own: `rows` by each thing that the words may be. Each has an index."""
+    def finds(self, rows: Rows, term: str, most: int | None) -> Iterable[Rows]:
+        """For a list with a search of its own: `rows` by each thing that the words may be. Each has an index.
+
+        On the way over other tables no more than the newest `most` need be followed, if it is given.
+        """
         raise NotImplementedError
 
     def get_search_results(self, request: HttpRequest, queryset: Rows, search_term: str) -> tuple[Rows, bool]:
@@ -166,10 +169,11 @@ class FastListAdmin(_Admin):
         if not search_term.strip():
             return queryset, False
         rows = queryset.order_by(*(self.ordering or ("-pk",)))
-        parts = list(self.finds(rows, search_term.strip()))
+        most = None if self._is_export(request) else MOST_FOUND
+        parts = list(self.finds(rows, search_term.strip(), most))
         if not parts:
             return queryset.none(), False
-        if self._is_export(request):
+        if most is None:
             first, *others = (part.order_by().values("pk") for part in parts)
             return queryset.filter(pk__in=first.union(*others) if others else first), False
         first, *others = (part.values("pk")[:MOST_FOUND] for part in parts)
