@@ -38,6 +38,8 @@ def finds(orders: QuerySet[Order], term: str, most: int | None) -> Iterator[Quer
     yield orders.filter(pk__in=OrderLine.objects.filter(sku__in={term, term.upper()}).values("order"))
     if any(character.isalpha() for character in term):
         yield orders.filter(each_word("customer_name", term))
+        if len(term) > 2 and len(term.split()) == 1:
+            yield orders.filter(customer_email__icontains=term)
         yield _paid_by(orders, each_word("counterparty_name", term), most)
 
 

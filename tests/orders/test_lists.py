@@ -124,6 +124,7 @@ def test_an_order_is_found_by_each_of_its_keys(years: None, admin: Client) -> No
         f"{last.upper()} {first.lower()}",
         order.customer_email,
         order.customer_email.upper(),
+        order.customer_email.partition("@")[0],
         booking.counterparty_iban,
         spaced.lower(),
         str(order.total_money.decimal),
@@ -366,7 +367,7 @@ def test_a_workbook_has_numbers_and_dates(years: None, admin: Client) -> None:
     assert sheet.count("<row ") == cancelled.count() + 1
     order = cancelled[0]
     assert order.number in sheet
-    assert re.search(rf"<v>{float(order.total_money.decimal):g}</v>", sheet)
+    assert re.search(rf"<v>{float(order.total_money.decimal):g}0?</v>", sheet)
 
 
 def test_more_rows_than_a_workbook_takes_are_refused_with_a_sentence(
@@ -396,7 +397,8 @@ def test_a_file_is_read_while_it_is_sent(years: None, admin: Client, monkeypatch
     with CaptureQueriesContext(connection) as captured:
         list(chunks)
     assert read == 600
-    assert not captured.captured_queries  # all of it comes by one cursor
+    sent = [query for query in captured.captured_queries if "SAVEPOINT" not in query["sql"]]
+    assert not sent  # all of it comes by one cursor
 
 
 def test_under_asgi_a_reader_who_leaves_leaves_nothing_open() -> None:
