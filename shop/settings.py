@@ -61,6 +61,7 @@ INSTALLED_APPS = [
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
+    "django.contrib.postgres",  # its indexes
     "servestatic.runserver_nostatic",
     "django.contrib.staticfiles",
     "django_otp",

@@ -14,7 +14,7 @@ from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
 from orders.models import Product
-from shop.kernel.admin.readonly import FastListAdmin
+from shop.kernel.admin.lists import FastListAdmin
 from shop.kernel.forms import AmountField
 from shop.kernel.money import is_currency
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Callable
+from datetime import date, timedelta
+from typing import Any
 
 from django.conf import settings
 from django.contrib import admin
@@ -15,6 +17,10 @@ from django.utils.translation import gettext_lazy as _
 from orders.models import Order, Saga
 from payments.gateways.base import EventOutcome, EventType
 from payments.models import PaymentEvent
+from shop.kernel.admin.date_ranges import DateRange, within
+from shop.kernel.admin.exporting import Column, Value
+from shop.kernel.admin.lists import Tab
+from shop.kernel.money import Money
 
 SOON = timedelta(hours=48)
 LAPSING = timedelta(hours=24)
@@ -104,3 +110,60 @@ class AuthorizationFilter(admin.SimpleListFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Order]) -> QuerySet[Order]:
         return lapsing(queryset) if self.value() == "lapsing" else queryset
+
+
+class PlacedRange(DateRange):
+    title = _("day it was placed")
+    field, name = "created_at", "placed"
+
+
+class DeadlineRange(DateRange):
+    """Of the orders that wait for their money: no others have a deadline."""
+
+    title = _("deadline of those that wait")
+    name = "deadline"
+
+    def between(self, rows: QuerySet[Order], first: date | None, last: date | None) -> QuerySet[Order]:
+        waiting = Saga.objects.filter(status=Saga.Status.WAITING, **within("deadline", first, last))
+        return rows.filter(status=Order.Status.AWAITING_PAYMENT, pk__in=waiting.values("order"))
+
+
+def _in(status: Order.Status) -> Callable[[QuerySet[Order]], QuerySet[Order]]:
+    return lambda orders: orders.filter(status=status)
+
+
+TABS = (
+    Tab(_("Awaiting payment"), "status__exact=awaiting_payment", _in(Order.Status.AWAITING_PAYMENT)),
+    Tab(_("Due within 48 hours"), "deadline=soon", due_soon),
+    Tab(_("Authorization ends"), "authorization=lapsing", lapsing),
+    Tab(_("Paid"), "status__exact=paid", _in(Order.Status.PAID)),
+    Tab(_("Shipped"), "status__exact=shipped", _in(Order.Status.SHIPPED)),
+    Tab(_("Completed"), "status__exact=completed", _in(Order.Status.COMPLETED)),
+    Tab(_("Cancelled"), "status__exact=cancelled", _in(Order.Status.CANCELLED)),
+    Tab(_("Rollback failed"), "status__exact=compensation_failed", _in(Order.Status.COMPENSATION_FAILED)),
+)
+
+
+def _money(name: str) -> Callable[[Any], Value]:
+    def amount(order: Any) -> Value:
+        minor = getattr(order, name)
+        return None if minor is None else Money(minor, order.currency).decimal
+
+    return amount
+
+
+EXPORT_COLUMNS = (
+    Column(_("number"), lambda order: order.number),
+    Column(_("status"), lambda order: str(order.get_status_display())),
+    Column(_("customer"), lambda order: order.customer_name),
+    Column(_("e-mail"), lambda order: order.customer_email),
+    Column(_("postal code"), lambda order: order.shipping_postal_code),
+    Column(_("city"), lambda order: order.shipping_city),
+    Column(_("country"), lambda order: order.shipping_country),
+    Column(_("total"), _money("total")),
+    Column(_("received"), _money("amount_received")),
+    Column(_("currency"), lambda order: order.currency),
+    Column(_("payment method"), lambda order: order.payment_method),
+    Column(_("payment deadline (UTC)"), lambda order: order.pay_until),
+    Column(_("placed (UTC)"), lambda order: order.created_at),
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlencode
 from uuid import uuid4
@@ -29,12 +30,14 @@ from django_htmx.http import HttpResponseClientRefresh
 from orders.admin import listing, placing
 from orders.admin.acts import ORDER_ACTS
 from orders.admin.order_page import page_context, renewed
+from orders.admin.searching import finds
 from orders.models import Order
 from orders.services import notes
 from orders.services.packing import packing_slip
+from payments.models.gateway_state import called
 from shop.kernel.admin.acting import ActingAdmin
 from shop.kernel.admin.labels import label
-from shop.kernel.admin.readonly import FastListAdmin
+from shop.kernel.admin.lists import FastListAdmin
 from shop.kernel.money import Money
 
 if TYPE_CHECKING:
@@ -64,6 +67,7 @@ class OrderAdmin(ActingAdmin, FastListAdmin):
         "customer_name",
         "total_shown",
         "received_shown",
+        "payment_method_shown",
         "deadline",
         "created_at",
     )
@@ -73,10 +77,16 @@ class OrderAdmin(ActingAdmin, FastListAdmin):
         listing.PaymentMethodFilter,
         listing.DeadlineFilter,
         listing.AuthorizationFilter,
-        "created_at",
+        listing.PlacedRange,
+        listing.DeadlineRange,
     )
-    search_fields = ("number", "customer_name", "customer_email", "lines__sku")
-    search_help_text = _("Number, customer, e-mail or SKU")
+    tabs = listing.TABS
+    export_columns = listing.EXPORT_COLUMNS
+    ordering = ("-created_at", "-id")
+    search_fields = ("number",)  # there is a search; where it looks is in `finds`
+    search_help_text = _(
+        "Number, RF reference, customer, e-mail, payer, IBAN, amount, tracking number or SKU"
+    )
     sortable_by: ClassVar = ("number", "created_at")
     fields = ("notes",)
     change_form_template = "admin/orders/order/change_form.html"
@@ -86,6 +96,9 @@ class OrderAdmin(ActingAdmin, FastListAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Order]:
         return listing.with_money_and_deadline(super().get_queryset(request))
 
+    def finds(self, rows: QuerySet[Order], term: str, most: int | None) -> Iterable[QuerySet[Order]]:
+        return finds(rows, term, most)
+
     @admin.display(description=_("status"))
     def state(self, order: Order) -> SafeString:
         shown = label(order.status, order.get_status_display())
@@ -94,6 +107,10 @@ class OrderAdmin(ActingAdmin, FastListAdmin):
     @admin.display(description=_("total"))
     def total_shown(self, order: Order) -> str:
         return order.total_money.format()
+
+    @admin.display(description=_("payment method"))
+    def payment_method_shown(self, order: Order) -> str:
+        return called(order.payment_method)
 
     @admin.display(description=_("received"), empty_value="–")
     def received_shown(self, order: Any) -> str | None:

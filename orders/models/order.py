@@ -6,8 +6,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, ClassVar
 
 import pgtrigger
+from django.contrib.postgres.indexes import GinIndex, OpClass
 from django.db import models
 from django.db.models import F, Q
+from django.db.models.functions import Upper
 from django.utils.translation import gettext_lazy as _
 
 from shop.kernel.money import Money
@@ -81,9 +83,18 @@ class Order(models.Model):
             ("extend_deadline", "Can extend an order's payment deadline"),
         ]
         indexes: ClassVar = [
-            models.Index(fields=["status", "-id"], name="order_by_status"),
+            # For the list: newest first, also within a filter; a search by amount or by a part of name or e-mail.
+            models.Index(fields=["-created_at", "-id"], name="order_by_age"),
+            models.Index(fields=["status", "-created_at", "-id"], name="order_by_status"),
+            models.Index(fields=["payment_method", "-created_at", "-id"], name="order_by_method"),
+            models.Index(fields=["total", "-created_at", "-id"], name="order_by_total"),
             models.Index(fields=["customer_email"], name="order_by_email"),
             models.Index(fields=["created_at", "status"], name="order_by_day"),
+            GinIndex(
+                OpClass(Upper("customer_name"), name="gin_trgm_ops"),
+                OpClass(Upper("customer_email"), name="gin_trgm_ops"),
+                name="order_by_part_of_customer",
+            ),
             models.Index(F("id").desc(), condition=Q(way="bulk"), name="order_in_bulk"),
         ]
         constraints: ClassVar = [

@@ -26,6 +26,14 @@ class Shipment(models.Model):
         verbose_name = _("shipment")
         verbose_name_plural = _("shipments")
         ordering: ClassVar = ["-id"]
+        indexes: ClassVar = [
+            models.Index(
+                fields=["tracking_number"],
+                opclasses=["varchar_pattern_ops"],
+                condition=~models.Q(tracking_number=""),
+                name="shipment_by_tracking_number",
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.reference

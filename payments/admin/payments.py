@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from django.conf import settings
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
@@ -12,14 +14,19 @@ from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
+from payments.admin import searching
 from payments.admin.gateways import warn
 from payments.admin.refund_acts import PAYMENT_ACTS, PayBackReceived, Refund
 from payments.admin.review import NONE, order_link
 from payments.models import OutgoingTransfer, Payment, PaymentEvent
+from payments.models.gateway_state import called
 from payments.services.refunding import failed_refunds
 from payments.services.transfers import paid_back
 from shop.kernel.admin.acting import ActingAdmin, Button
+from shop.kernel.admin.date_ranges import DateRange
+from shop.kernel.admin.exporting import Column, Value
 from shop.kernel.admin.labels import label
+from shop.kernel.admin.lists import Tab
 from shop.kernel.admin.readonly import LookOnlyAdmin, LookOnlyInline
 from shop.kernel.money import Money
 
@@ -59,6 +66,53 @@ def _total(name: str, words: StrOrPromise) -> object:
     return shown
 
 
+class OpenedRange(DateRange):
+    title = _("day it was opened")
+
+
+class GatewayFilter(admin.SimpleListFilter):
+    """By those that the shop has now: to look which there ever were takes reading all payments."""
+
+    title = _("gateway")
+    parameter_name = "gateway"
+
+    def lookups(self, request: HttpRequest, model_admin: object) -> list[tuple[str, str]]:
+        return [(name, called(name)) for name in sorted(settings.PAYMENT_GATEWAYS)]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Payment]) -> QuerySet[Payment]:
+        return queryset.filter(gateway=self.value()) if self.value() else queryset
+
+
+class OpenFilter(admin.SimpleListFilter):
+    title = _("use of its money")
+    parameter_name = "open"
+
+    def lookups(self, request: HttpRequest, model_admin: object) -> list[tuple[str, str]]:
+        return [("yes", str(_("open"))), ("no", str(_("closed")))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Payment]) -> QuerySet[Payment]:
+        return queryset.filter(closed_at__isnull=self.value() == "yes") if self.value() else queryset
+
+
+def _sum(name: str) -> Callable[[Payment], Value]:
+    return lambda payment: Money(getattr(payment.totals(), name), payment.currency).decimal
+
+
+EXPORT_COLUMNS = (
+    Column(_("merchant reference"), lambda payment: payment.merchant_reference),
+    Column(_("gateway"), lambda payment: payment.gateway),
+    Column(_("PSP reference"), lambda payment: payment.reference),
+    Column(_("payer"), lambda payment: payment.payer_name),
+    Column(_("status"), lambda payment: payment.totals().status),
+    Column(_("amount due"), lambda payment: payment.due.decimal),
+    Column(_("received"), _sum("received")),
+    Column(_("captured"), _sum("captured")),
+    Column(_("refunded"), _sum("refunded")),
+    Column(_("currency"), lambda payment: payment.currency),
+    Column(_("opened (UTC)"), lambda payment: payment.created_at),
+)
+
+
 @admin.register(Payment)
 class PaymentAdmin(ActingAdmin, LookOnlyAdmin):
     acts = PAYMENT_ACTS
@@ -72,8 +126,12 @@ class PaymentAdmin(ActingAdmin, LookOnlyAdmin):
         "captured",
         "created_at",
     )
-    list_filter = ("gateway", "created_at")
-    search_fields = ("merchant_reference", "reference")
+    list_filter = (GatewayFilter, OpenFilter, OpenedRange)
+    tabs = (Tab(_("Open"), "open=yes", lambda payments: payments.filter(closed_at=None)),)
+    export_columns = EXPORT_COLUMNS
+    ordering = ("-created_at", "-id")
+    search_fields = ("merchant_reference",)  # there is a search; where it looks is in `finds`
+    search_help_text = _("Order number, RF or PSP reference, payer, IBAN or amount")
     sortable_by: ClassVar = ()
     inlines: ClassVar = [PaymentEventInline]
     fields = (
@@ -102,6 +160,9 @@ class PaymentAdmin(ActingAdmin, LookOnlyAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Payment]:
         return super().get_queryset(request).prefetch_related("events")
+
+    def finds(self, rows: QuerySet[Payment], term: str, most: int | None) -> Iterable[QuerySet[Payment]]:
+        return searching.payments(rows, term, most)
 
     def buttons(self, request: HttpRequest, subject: Any) -> list[Button]:
         """Only the refund is greyed where it is not possible, unless what came in can be paid back instead."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from itertools import product
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 from django.contrib import admin
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
@@ -15,20 +14,18 @@ from django.utils.safestring import SafeString
 from django.utils.timesince import timesince
 from django.utils.translation import gettext_lazy as _
 
+from payments.admin import searching
 from payments.admin.review_acts import REVIEW_ACTS
 from payments.models import ReviewItem
 from shop.kernel.admin.acting import ActingAdmin, Button
+from shop.kernel.admin.date_ranges import DateRange
+from shop.kernel.admin.exporting import Column
 from shop.kernel.admin.labels import label
+from shop.kernel.admin.lists import Tab
 from shop.kernel.admin.readonly import LookOnlyAdmin
-from shop.kernel.forms import parse_amount
-from shop.kernel.money import Money, is_currency
+from shop.kernel.money import Money
 
-_AMOUNT = re.compile(
-    r"[+−-]?\s*([A-Z]{3}|[€$£¥])?\s*[+−-]?\s*(\d[\d.,'’\s]*?)\s*([A-Z]{3}|[€$£¥])?", re.IGNORECASE
-)
-"""Amounts are looked for as screens show them and as people type them: -€8.90, 8,90 eur, 1.299,99 €."""
-_IN_GROUPS = re.compile(r"[A-Z]{2}\d{2}(?:\s+[A-Z0-9]{1,4}){2,}", re.IGNORECASE)
-"""An IBAN or creditor reference, or the beginning of one, as people read it."""
+Reason = ReviewItem.Reason
 AMOUNT_IS = {
     ReviewItem.Reason.TOO_LITTLE: _("missing"),
     ReviewItem.Reason.TOO_MUCH: _("too much"),
@@ -46,24 +43,30 @@ def order_link(number: str) -> SafeString | str:
     return format_html('<a href="{}">{}</a>', reverse("admin:orders_order_by_number", args=[number]), number)
 
 
-def amounts_meant(term: str) -> list[int]:
-    """The minor units that a search for “39.98”, “1.299,99” or “€39.98” may mean, with 2 decimals or none.
+class NoticedRange(DateRange):
+    title = _("day it was noticed")
 
-    “1.299” may be thousands.
-    """
-    parts = _AMOUNT.fullmatch(term.strip())
-    if parts is None:
-        return []
-    typed, *currencies = parts.group(2, 1, 3)
-    if any(word and word.isalpha() and not is_currency(word.upper()) for word in currencies):
-        return []
-    found = set()
-    for text, currency in product((typed, re.sub(r"^(\d{1,3})[.,](\d{3})$", r"\1\2", typed)), ("EUR", "JPY")):
-        try:
-            found.add(parse_amount(text, currency))
-        except ValueError:
-            continue
-    return sorted(found)
+
+def _open_for(reason: str) -> Callable[[QuerySet[ReviewItem]], QuerySet[ReviewItem]]:
+    return lambda items: items.filter(state=ReviewItem.State.OPEN, reason=reason)
+
+
+EXPORT_COLUMNS = (
+    Column(_("reason"), lambda item: str(item.get_reason_display())),
+    Column(_("state"), lambda item: str(item.get_state_display())),
+    Column(
+        _("amount"),
+        lambda item: None if item.amount is None else Money(item.amount, item.currency).decimal,
+    ),
+    Column(_("currency"), lambda item: item.currency),
+    Column(_("order"), lambda item: item.merchant_reference),
+    Column(_("payer"), lambda item: item.transaction and item.transaction.counterparty_name),
+    Column(_("IBAN"), lambda item: item.transaction and item.transaction.counterparty_iban),
+    Column(_("what happened"), lambda item: item.detail),
+    Column(_("resolution"), lambda item: item.resolution),
+    Column(_("resolved by"), lambda item: item.resolved_by),
+    Column(_("created (UTC)"), lambda item: item.created_at),
+)
 
 
 @admin.register(ReviewItem)
@@ -71,19 +74,20 @@ class ReviewItemAdmin(ActingAdmin, LookOnlyAdmin):
     acts = REVIEW_ACTS
     change_form_template = "admin/acting_change_form.html"
     list_display = ("reason", "amount_shown", "payer", "proposed", "text", "state_label", "age")
-    list_filter = ("state", "reason", "created_at")
-    search_fields = (
-        "merchant_reference",
-        "transaction__counterparty_name",
-        "transaction__counterparty_iban",
-        "transaction__remittance_information",
-        "transaction__end_to_end_id",
-        "transaction__creditor_reference",
-        "webhook__payment_reference",
+    list_filter = ("state", "reason", NoticedRange)
+    tabs = (
+        Tab(_("Open"), "state__exact=open", lambda items: items.filter(state="open")),
+        *(
+            Tab(reason.label, f"state__exact=open&reason__exact={reason}", _open_for(reason))
+            for reason in (Reason.UNKNOWN_REFERENCE, Reason.TOO_LITTLE, Reason.TOO_MUCH, Reason.LATE)
+        ),
+        Tab(_("Closed"), "state__exact=closed", lambda items: items.filter(state="closed")),
     )
+    export_columns = EXPORT_COLUMNS
+    search_fields = ("merchant_reference",)  # there is a search; where it looks is in `finds`
     search_help_text = _("Amount, payer, IBAN, text or order number")
     sortable_by: ClassVar = ()
-    ordering = ("-state", "-id")  # what is open first
+    ordering = ("-state", "-created_at", "-id")  # what is open first
     fields = (
         "reason", "amount_shown", "detail", "proposals_shown", "payer", "iban", "text", "booking", "order",
         "payment_link", "state_label", "created_at",
@@ -101,15 +105,13 @@ class ReviewItemAdmin(ActingAdmin, LookOnlyAdmin):
             return self.fields
         return self.fields + (self.so_far if obj.state == ReviewItem.State.OPEN else self.resolved)
 
-    def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[ReviewItem], search_term: str
-    ) -> tuple[QuerySet[ReviewItem], bool]:
-        found, distinct = super().get_search_results(request, queryset, compact_iban(search_term))
-        proposed = [{"merchant_reference": search_term.strip().upper()}]
-        found |= queryset.filter(proposals__contains=proposed)
-        if amounts := amounts_meant(search_term):
-            found |= queryset.filter(Q(amount__in=amounts) | Q(transaction__amount__in=amounts))
-        return found, distinct
+    def finds(
+        self, rows: QuerySet[ReviewItem], term: str, most: int | None
+    ) -> Iterable[QuerySet[ReviewItem]]:
+        return searching.review_items(rows, term)
+
+    def export_rows(self, rows: QuerySet[ReviewItem]) -> QuerySet[ReviewItem]:
+        return rows.select_related("transaction")
 
     def buttons(self, request: HttpRequest, subject: Any) -> list[Button]:
         """Only what can be done with it: half of the acts never apply to an item's reason."""
@@ -186,8 +188,3 @@ class ReviewItemAdmin(ActingAdmin, LookOnlyAdmin):
             return NONE
         url = reverse("admin:payments_payment_change", args=[item.payment_id])
         return format_html('<a href="{}">{}</a>', url, item.payment)
-
-
-def compact_iban(term: str) -> str:
-    """An IBAN as people read it, in groups of four, is one word in the books."""
-    return "".join(term.split()) if _IN_GROUPS.fullmatch(term.strip()) else term

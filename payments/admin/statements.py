@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from django import forms
@@ -16,13 +17,17 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _gettext
 from django.utils.translation import gettext_lazy as _
 
+from payments.admin import searching
 from payments.admin.lines import amount_of, fate, report_of, text_of, whereabouts
 from payments.admin.linking import with_links
-from payments.admin.review import NONE, amounts_meant, compact_iban, order_link
+from payments.admin.review import NONE, order_link
 from payments.models import Allocation, BankStatement, BankTransaction, ReviewItem
 from payments.services.importing import our_ibans
 from payments.services.statement_files import receive
 from payments.statements import StatementError
+from shop.kernel.admin.date_ranges import DayRange
+from shop.kernel.admin.exporting import Column
+from shop.kernel.admin.lists import Tab
 from shop.kernel.admin.readonly import LookOnlyAdmin, LookOnlyInline
 from shop.kernel.money import Money
 
@@ -153,14 +158,58 @@ class ReviewInline(LookOnlyInline):
         return order_link(item.merchant_reference) or NONE
 
 
+class BookedRange(DayRange):
+    title = _("booking date")
+    field, name = "booking_date", "booked"
+
+
+def in_review(bookings: QuerySet[BankTransaction]) -> QuerySet[BankTransaction]:
+    """Those that a person still has to decide about."""
+    items = ReviewItem.objects.filter(state=ReviewItem.State.OPEN, transaction__isnull=False)
+    return bookings.filter(pk__in=items.values("transaction"))
+
+
+class InReviewFilter(admin.SimpleListFilter):
+    title = _("review")
+    parameter_name = "review"
+
+    def lookups(self, request: HttpRequest, model_admin: object) -> list[tuple[str, str]]:
+        return [("open", str(_("in review")))]
+
+    def queryset(
+        self, request: HttpRequest, queryset: QuerySet[BankTransaction]
+    ) -> QuerySet[BankTransaction]:
+        return in_review(queryset) if self.value() == "open" else queryset
+
+
+EXPORT_COLUMNS = (
+    Column(_("booking date"), lambda booking: booking.booking_date),
+    Column(_("value date"), lambda booking: booking.value_date),
+    Column(_("direction"), lambda booking: str(booking.get_direction_display())),
+    Column(_("amount"), lambda booking: booking.money.decimal),
+    Column(_("currency"), lambda booking: booking.currency),
+    Column(_("payer or payee"), lambda booking: booking.counterparty_name),
+    Column(_("IBAN"), lambda booking: booking.counterparty_iban),
+    Column(_("text"), text_of),
+    Column(_("end-to-end id"), lambda booking: booking.end_to_end_id),
+    Column(_("bank's reference"), lambda booking: booking.bank_reference),
+)
+
+
 @admin.register(BankTransaction)
 class BankTransactionAdmin(LookOnlyAdmin):
     list_display = ("booking_date", "amount_shown", "counterparty_name", "text", "where")
-    list_filter = ("direction", "booking_date", "is_reversal")
-    search_fields = (
-        "counterparty_name", "counterparty_iban", "remittance_information", "end_to_end_id", "creditor_reference",
-    )  # fmt: skip
-    search_help_text = _("Amount, name, IBAN or text")
+    list_filter = ("direction", "is_reversal", InReviewFilter, BookedRange)
+    tabs = (
+        Tab(_("In review"), "review=open", in_review),
+        Tab(_("In"), "direction__exact=credit", lambda rows: rows.filter(direction="credit")),
+        Tab(_("Out"), "direction__exact=debit", lambda rows: rows.filter(direction="debit")),
+        Tab(_("Reversals and returns"), "is_reversal__exact=1", lambda rows: rows.filter(is_reversal=True)),
+    )
+    export_columns = EXPORT_COLUMNS
+    ordering = ("-booking_date", "-id")
+    search_fields = ("counterparty_iban",)  # there is a search; where it looks is in `finds`
+    search_help_text = _("Amount, name, IBAN, RF reference, order number or text")
     sortable_by: ClassVar = ()
     inlines: ClassVar = [AllocationInline, ReviewInline]
     fields = (
@@ -173,13 +222,10 @@ class BankTransactionAdmin(LookOnlyAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[BankTransaction]:
         return super().get_queryset(request).prefetch_related(*whereabouts())
 
-    def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[BankTransaction], search_term: str
-    ) -> tuple[QuerySet[BankTransaction], bool]:
-        found, distinct = super().get_search_results(request, queryset, compact_iban(search_term))
-        if amounts := amounts_meant(search_term):
-            found |= queryset.filter(amount__in=amounts)
-        return found, distinct
+    def finds(
+        self, rows: QuerySet[BankTransaction], term: str, most: int | None
+    ) -> Iterable[QuerySet[BankTransaction]]:
+        return searching.bookings(rows, term)
 
     @admin.display(description=_("amount"))
     def amount_shown(self, booking: BankTransaction) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,13 +19,17 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _gettext
 from django.utils.translation import gettext_lazy as _
 
+from payments.admin import searching
 from payments.admin.lines import transfer_link
 from payments.admin.refund_acts import REFUND
 from payments.admin.review import NONE, order_link
 from payments.models import OutgoingTransfer, TransferBatch
 from payments.services import transfers
 from shop.kernel.admin.acting import Act, ActForm, ActingAdmin
+from shop.kernel.admin.date_ranges import DateRange
+from shop.kernel.admin.exporting import Column
 from shop.kernel.admin.labels import label
+from shop.kernel.admin.lists import Tab
 from shop.kernel.admin.readonly import LookOnlyAdmin, LookOnlyInline
 from shop.kernel.forms import ReasonField
 from shop.kernel.money import Money
@@ -83,6 +88,28 @@ class SetAccount(Act):
         return Done(f"{row.money.format()} go to {row.payee_name}.")
 
 
+class AskedRange(DateRange):
+    title = _("day it was asked for")
+
+
+def _in(state: str) -> Callable[[QuerySet[OutgoingTransfer]], QuerySet[OutgoingTransfer]]:
+    return lambda transfers: transfers.filter(state=state)
+
+
+EXPORT_COLUMNS = (
+    Column(_("end-to-end id"), lambda transfer: transfer.end_to_end_id),
+    Column(_("amount"), lambda transfer: transfer.money.decimal),
+    Column(_("currency"), lambda transfer: transfer.currency),
+    Column(_("payee"), lambda transfer: transfer.payee_name),
+    Column(_("IBAN"), lambda transfer: transfer.payee_iban),
+    Column(_("order"), lambda transfer: transfer.payment and transfer.payment.merchant_reference),
+    Column(_("state"), lambda transfer: str(transfer.get_state_display())),
+    Column(_("transfer batch"), lambda transfer: transfer.batch and transfer.batch.message_id),
+    Column(_("created (UTC)"), lambda transfer: transfer.created_at),
+    Column(_("booked at (UTC)"), lambda transfer: transfer.booked_at),
+)
+
+
 @admin.register(OutgoingTransfer)
 class OutgoingTransferAdmin(ActingAdmin, LookOnlyAdmin):
     acts = (SetAccount(),)
@@ -97,9 +124,13 @@ class OutgoingTransferAdmin(ActingAdmin, LookOnlyAdmin):
         "created_at",
         "batch",
     )
-    list_filter = ("state", "created_at")
+    list_filter = ("state", AskedRange)
     list_select_related = ("payment", "batch")
-    search_fields = ("end_to_end_id", "payee_name", "payee_iban", "payment__merchant_reference")
+    tabs = tuple(Tab(state.label, f"state__exact={state}", _in(state)) for state in State)
+    export_columns = EXPORT_COLUMNS
+    ordering = ("-created_at", "-id")
+    search_fields = ("end_to_end_id",)  # there is a search; where it looks is in `finds`
+    search_help_text = _("Order number, RF reference, payee, IBAN, amount or end-to-end id")
     sortable_by: ClassVar = ()
     fields = (
         "end_to_end_id", "amount_shown", "state_label", "payee_name", "payee_iban", "remittance_information",
@@ -111,6 +142,11 @@ class OutgoingTransferAdmin(ActingAdmin, LookOnlyAdmin):
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view(self.make_batch)
         return [path("batch/", view, name="payments_outgoingtransfer_batch"), *super().get_urls()]
+
+    def finds(
+        self, rows: QuerySet[OutgoingTransfer], term: str, most: int | None
+    ) -> Iterable[QuerySet[OutgoingTransfer]]:
+        return searching.transfers(rows, term)
 
     def make_batch(self, request: HttpRequest) -> HttpResponse:
         """Choose among the transfers that are ready; POST puts them into a file."""

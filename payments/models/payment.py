@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 import pgtrigger
+from django.contrib.postgres.indexes import GinIndex, OpClass
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Upper
 from django.utils.translation import gettext_lazy as _
 
 from payments import ledger
@@ -39,6 +41,23 @@ class Payment(models.Model):
         verbose_name_plural = _("payments")
         ordering: ClassVar = ["-id"]
         indexes: ClassVar = [
+            models.Index(fields=["-created_at", "-id"], name="payment_by_age"),
+            models.Index(fields=["gateway", "-created_at", "-id"], name="payment_by_gateway"),
+            models.Index(
+                fields=["-created_at", "-id"], condition=Q(closed_at=None), name="payment_open_by_age"
+            ),
+            models.Index(fields=["amount", "-created_at", "-id"], name="payment_by_amount"),
+            models.Index(
+                fields=["reference"],
+                opclasses=["varchar_pattern_ops"],
+                condition=~Q(reference=""),
+                name="payment_by_reference",
+            ),
+            GinIndex(
+                OpClass(Upper("payer_name"), name="gin_trgm_ops"),
+                condition=~Q(payer_name=""),
+                name="payment_by_part_of_payer",
+            ),
             models.Index(
                 fields=["amount", "currency"], condition=Q(closed_at=None), name="payment_open_by_amount"
             ),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from django.contrib.postgres.indexes import GinIndex, OpClass
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Upper
 from django.utils.translation import gettext_lazy as _
 
 from shop.kernel.money import Money
@@ -130,6 +132,13 @@ class OutgoingTransfer(models.Model):
                 name="outgoing_transfer_to_send",
                 condition=Q(state__in=["ready", "needs_account"]),
             ),
+            models.Index(fields=["-created_at", "-id"], name="outgoing_transfer_by_age"),
+            models.Index(fields=["state", "-created_at", "-id"], name="outgoing_transfer_by_state"),
+            models.Index(fields=["amount"], name="outgoing_transfer_by_amount"),
+            models.Index(
+                fields=["payee_iban"], opclasses=["varchar_pattern_ops"], name="outgoing_transfer_by_iban"
+            ),
+            GinIndex(OpClass(Upper("payee_name"), name="gin_trgm_ops"), name="outgoing_transfer_by_part"),
         ]
 
     def __str__(self) -> str:

@@ -63,6 +63,9 @@ class ReviewItem(models.Model):
             models.Index(
                 fields=["reason", "created_at"], condition=models.Q(state="open"), name="review_item_open"
             ),
+            models.Index(fields=["-created_at", "-id"], name="review_item_by_age"),
+            models.Index(fields=["-state", "-created_at", "-id"], name="review_item_by_state"),
+            models.Index(fields=["amount"], name="review_item_by_amount"),
         ]
         permissions: ClassVar = [
             ("accept_difference", "Can accept a payment that is short by a little as full"),

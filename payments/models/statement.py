@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 import pgtrigger
+from django.contrib.postgres.indexes import GinIndex, OpClass
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Upper
 from django.utils.translation import gettext_lazy as _
 
 from shop.kernel.money import Money
@@ -94,6 +96,23 @@ class BankTransaction(models.Model):
         ordering: ClassVar = ["-id"]
         indexes: ClassVar = [
             models.Index(fields=["amount", "booking_date"], name="bank_transaction_by_amount"),
+            models.Index(fields=["-booking_date", "-id"], name="bank_transaction_by_day"),
+            models.Index(
+                fields=["direction", "is_reversal", "-booking_date", "-id"], name="bank_transaction_by_kind"
+            ),
+            models.Index(
+                fields=["end_to_end_id"], condition=~Q(end_to_end_id=""), name="bank_transaction_by_e2e"
+            ),
+            models.Index(
+                fields=["creditor_reference"],
+                condition=~Q(creditor_reference=""),
+                name="bank_transaction_by_rf",
+            ),
+            GinIndex(
+                OpClass(Upper("counterparty_name"), name="gin_trgm_ops"),
+                OpClass(Upper("remittance_information"), name="gin_trgm_ops"),
+                name="bank_transaction_by_part",
+            ),
         ]
         constraints: ClassVar = [
             models.CheckConstraint(condition=Q(amount__gte=0), name="bank_transaction_amount_not_negative"),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.servers import temporary_postgres
 
-BENCHMARKS = ("statement", "batch_check")
+BENCHMARKS = ("statement", "batch_check", "admin_list")
 
 
 def main(only: str = "") -> None:

@@ -9,7 +9,7 @@ from django.contrib.auth.models import Group, User
 from django.test import Client
 from django.urls import reverse
 
-from payments.admin.review import amounts_meant, compact_iban
+from payments.admin.searching import amounts_meant, iban_meant
 from payments.models import Payment, ReviewItem
 from payments.services import reviewing
 from tests import factories
@@ -71,7 +71,7 @@ def test_amounts_are_understood_as_people_type_them(typed: str, meant: list[int]
     ],
 )
 def test_only_what_is_written_in_groups_is_put_together(typed: str, sought: str) -> None:
-    assert compact_iban(typed) == sought
+    assert iban_meant(typed) == sought
 
 
 def test_the_list_says_what_each_amount_is_and_why_an_order_is_proposed(

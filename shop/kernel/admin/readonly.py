@@ -6,15 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
 from django.http import HttpRequest
-from django.utils.text import capfirst
 
-from shop.kernel.admin.lists import CappedPaginator
+from shop.kernel.admin.lists import FastListAdmin
 
 if TYPE_CHECKING:
-    _Admin = admin.ModelAdmin[Any]
     _Inline = admin.TabularInline[Any, Any]
 else:
-    _Admin = admin.ModelAdmin
     _Inline = admin.TabularInline
 
 
@@ -27,22 +24,6 @@ class _LookOnly:
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
-
-
-class FastListAdmin(_Admin):
-    """Lists without an exact count, and nothing to delete."""
-
-    show_full_result_count = False
-    paginator = CappedPaginator
-    show_facets = admin.ShowFacets.NEVER
-    list_per_page = 50
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
-        title = capfirst(self.opts.verbose_name_plural)
-        return super().changelist_view(request, {"title": title, **(extra_context or {})})
 
 
 class LookOnlyAdmin(_LookOnly, FastListAdmin):

@@ -1,4 +1,7 @@
-"""`manage.py seed_demo`: a shop to look at. Every order goes its way through the real engine and provider."""
+"""`manage.py seed_demo`: a shop to look at. Every order goes its way through the real engine and provider.
+
+With `--orders N` that many more are written into the books, by the database itself (`shop.demo_orders`).
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,13 @@ from typing import Any
 
 import httpx2
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
 from orders.models import Order, Product, Saga
 from orders.services import lifecycle
 from orders.services.placing import Address, LineDraft, OrderDraft, place_order
+from shop import demo_orders
 
 S = Saga.Status
 PATIENCE = 120  # seconds for one order to get where it should
@@ -41,13 +45,29 @@ PEOPLE = [
 class Command(BaseCommand):
     help = "Make demo products and run demo orders through the real engine, each to a different end."
 
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--orders", type=int, metavar="N", help="write N orders of two years into the books instead"
+        )
+
     def handle(self, *args: Any, **options: Any) -> None:
-        if not settings.DEBUG or not settings.SANDBOX_URL:
+        many = options["orders"]
+        if not settings.DEBUG or not (many or settings.SANDBOX_URL):
             raise CommandError("Demo data are for a practice shop: they need DEBUG on and SANDBOX_URL.")
+        self._products()
+        if many:
+            demo_orders.make(many, self.stdout.write)
+        else:
+            self._each_to_its_end()
+        self.stdout.write("Demo data are ready.")
+
+    def _products(self) -> None:
         for sku, name, price, on_hand in PRODUCTS:
             Product.objects.get_or_create(
                 sku=sku, defaults={"name": name, "price": price, "on_hand": on_hand}
             )
+
+    def _each_to_its_end(self) -> None:
         self._paid_by_the_customer()
         self._confirmed_by_hand()
         self._timed_out()
@@ -55,7 +75,6 @@ class Command(BaseCommand):
         self._declined()
         self._waiting()
         self._dead_letter()
-        self.stdout.write("Demo data are ready.")
 
     # Each may have been done, or half done, by an earlier run that was interrupted.
 
