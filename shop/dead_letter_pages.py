@@ -28,11 +28,15 @@ from django_htmx.http import HttpResponseClientRefresh
 
 from orders.models import DeadLetter, DeadLetterAct
 from orders.services import dead_letter_facts, dead_letters
-from orders.services.lifecycle import ActionRefused
+from orders.services.lifecycle import Acted, ActionRefused
 from orders.workflows.types import Step
-from shop.dead_letter_acts import ACTS, VIEW, LetterAct, LetterForm
-from shop.kernel.admin.acting import MOST_AT_ONCE, Button
+from shop.dead_letter_acts import ACTS, PAGE, VIEW, LetterAct, LetterForm
+from shop.kernel import second_person
+from shop.kernel.admin.acting import MOST_AT_ONCE, Button, filled_in, second_person_above
 from shop.kernel.durations import in_words, roughly
+from shop.kernel.models import ActRequest
+from shop.kernel.money import Money
+from shop.kernel.second_person import Decided, SecondPersonNeeded
 
 State = DeadLetter.State
 ON_A_PAGE = 25
@@ -227,11 +231,13 @@ class _Card:
     history: list[DeadLetterAct]
     buttons: list[Button]
     ask_provider: bool
+    asked: list[ActRequest]
     act: LetterAct | None = None
     form: LetterForm | None = None
     adminform: AdminForm | None = None
     message: str = ""
     why_not: str = ""
+    second_person_above: Money | None = None
 
 
 def _card(request: HttpRequest, letter: DeadLetter, **more: Any) -> _Card:
@@ -244,6 +250,7 @@ def _card(request: HttpRequest, letter: DeadLetter, **more: Any) -> _Card:
         history=list(letter.acts.all()),
         buttons=_buttons(request, letter),
         ask_provider=letter.state == State.OPEN,
+        asked=list(second_person.waiting().filter(page=PAGE, object_id=letter.pk).select_related("asked_by")),
         **more,
     )
 
@@ -302,7 +309,7 @@ def _act(request: HttpRequest, pk: int, verb: str) -> HttpResponse:
     form = _form(act, letter, request, posted)
     if posted is not None and form.is_valid():
         try:
-            acted = act.do(letter, form.cleaned_data, request.user.get_username(), "")
+            acted = _do_or_ask(act, letter, form, request.user)
         except ActionRefused as refusal:
             letter = _found(pk)
             # What was typed stays; what the letter is like now is shown around it, and is what counts next.
@@ -319,8 +326,34 @@ def _act(request: HttpRequest, pk: int, verb: str) -> HttpResponse:
     why_not = act.why_not(letter)
     return _show(
         request,
-        _card(request, letter, act=act, form=form, adminform=_fieldset(form), why_not=why_not),
+        _card(
+            request,
+            letter,
+            act=act,
+            form=form,
+            adminform=_fieldset(form),
+            why_not=why_not,
+            second_person_above=second_person_above(act, letter) if letter.stake else None,
+        ),
     )
+
+
+def _do_or_ask(act: LetterAct, letter: DeadLetter, form: LetterForm, user: Any) -> Acted | Decided:
+    try:
+        return act.do(letter, form.cleaned_data, user.get_username(), "")
+    except SecondPersonNeeded as needed:
+        data = filled_in(form)
+        data.pop("seen", None)  # a comment moves the version, and is no reason to ask anew
+        return second_person.ask(
+            needed.demand,
+            user,
+            page=PAGE,
+            slug=act.slug,
+            object_id=letter.pk,
+            data=data,
+            shown="",
+            permission=act.permission,
+        )
 
 
 def _form(act: LetterAct, letter: DeadLetter, request: HttpRequest, data: Any) -> LetterForm:

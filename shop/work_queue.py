@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth.models import AnonymousUser, User
 from django.db.models import QuerySet
 from django.urls import reverse
@@ -14,6 +15,7 @@ from orders.admin.listing import due_soon, lapsing
 from orders.models import DeadLetter, Order
 from orders.services.dead_letters import awake
 from payments.models import BatchRun, OutgoingTransfer, ReviewItem
+from shop.kernel import second_person
 from shop.kernel.admin.messages import overdue
 from shop.kernel.durations import in_words, roughly
 from shop.kernel.models import OutboxMessage
@@ -105,6 +107,10 @@ _KINDS = (
 def tasks(user: User | AnonymousUser) -> list[Task]:
     """The queue of this person."""
     queue = [_dead_letters(user)] if user.has_perm("orders.view_deadletter") else []
+    if user.has_perm("kernel.view_actrequest") and (
+        settings.SECOND_PERSON_ABOVE or second_person.waiting().exists()
+    ):
+        queue.append(_second_person(user))
     queue += [
         Task(
             label=kind.label,
@@ -121,6 +127,20 @@ def tasks(user: User | AnonymousUser) -> list[Task]:
             Task("Schedules that have not run for two intervals", late, reverse("admin:schedules"), True)
         )
     return queue
+
+
+def _second_person(user: User | AnonymousUser) -> Task:
+    """What this person may decide on; a note tells of what others have to."""
+    waiting = second_person.waiting()
+    theirs = second_person.for_user(waiting, user).order_by()[:MOST].count()
+    others = waiting.order_by()[:MOST].count() - theirs
+    return Task(
+        "Requests that wait for you as a second person",
+        theirs,
+        f"{reverse('admin:kernel_actrequest_changelist')}?state__exact=open{'&decision=mine' if theirs else ''}",
+        urgent=False,
+        note=f"{others} for others to decide." if others else "",
+    )
 
 
 def _dead_letters(user: User | AnonymousUser) -> Task:

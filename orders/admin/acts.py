@@ -144,6 +144,7 @@ class ConfirmForm(ActForm):
 class Confirm(OrderAct):
     slug = "confirm-payment"
     label = "Confirm payment"
+    may_take_two = True
     permission = "orders.confirm_payment"
     form = ConfirmForm
     follows = (

@@ -98,6 +98,9 @@ class OrderAdmin(ActingAdmin, FastListAdmin):
     def act_subjects(self, request: HttpRequest) -> QuerySet[Order]:
         return Order.objects.prefetch_related("sagas__payment__events")
 
+    def order_number_of(self, subject: Order) -> str:
+        return subject.number
+
     # --- an order's page ---------------------------------------------------------------------------------
 
     def get_urls(self) -> list[URLPattern]:
@@ -114,7 +117,7 @@ class OrderAdmin(ActingAdmin, FastListAdmin):
         order = context.get("original")
         if order is not None:
             found = self._for_page(order.pk)
-            context |= page_context(request, found, self.buttons(request, found))
+            context |= page_context(request, found, self.buttons(request, found), self.requests_about(found))
             context |= {"lines": found.lines.all(), "title": _("Order %s") % order.number, "subtitle": None}
             context |= {"show_save_and_add_another": False, "show_save_and_continue": False}
         return super().render_change_form(request, context, *args, **kw)
@@ -126,7 +129,7 @@ class OrderAdmin(ActingAdmin, FastListAdmin):
         if not self.has_view_permission(request):
             raise PermissionDenied
         order = self._for_page(object_id)
-        return renewed(request, order, self.buttons(request, order))
+        return renewed(request, order, self.buttons(request, order), self.requests_about(order))
 
     def by_number(self, request: HttpRequest, number: str) -> HttpResponse:
         """To the order's page, for those who know its number only; to the list if there is no such order."""

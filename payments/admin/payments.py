@@ -103,6 +103,9 @@ class PaymentAdmin(ActingAdmin, LookOnlyAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Payment]:
         return super().get_queryset(request).prefetch_related("events")
 
+    def order_number_of(self, subject: Payment) -> str:
+        return subject.merchant_reference
+
     def buttons(self, request: HttpRequest, subject: Any) -> list[Button]:
         """Only the refund is greyed where it is not possible, unless what came in can be paid back instead."""
         found = super().buttons(request, subject)
