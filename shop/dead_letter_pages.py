@@ -7,6 +7,7 @@ away. With htmx an act opens and closes inside its letter; without, each has a p
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -169,6 +170,7 @@ def _list(request: HttpRequest) -> HttpResponse:
     query = request.GET.copy()
     query.pop("page", None)
     query["state"] = tab
+    asked = _asked_of(page)
     context = {
         "title": _("Dead letters"),
         "tab": tab,
@@ -178,7 +180,7 @@ def _list(request: HttpRequest) -> HttpResponse:
         "query": query.urlencode(),
         "is_filtered": any(form.cleaned_data.values()),
         "page": page,
-        "cards": [_card(request, letter) for letter in page],
+        "cards": [_card(request, letter, asked) for letter in page],
         "retry_all": f"{reverse('admin:dead_letters_retry')}?{query.urlencode()}"
         if ACTS["retry"].allowed_for(request) and tab in ("waiting", "snoozed") and page.paginator.count
         else "",
@@ -240,7 +242,18 @@ class _Card:
     second_person_above: Money | None = None
 
 
-def _card(request: HttpRequest, letter: DeadLetter, **more: Any) -> _Card:
+_Asked = dict[int, list[ActRequest]]
+
+
+def _asked_of(letters: Iterable[DeadLetter]) -> _Asked:
+    """What waits for a second person, by letter."""
+    found: _Asked = {letter.pk: [] for letter in letters}
+    for asked in second_person.waiting().filter(page=PAGE, object_id__in=found).select_related("asked_by"):
+        found[asked.object_id].append(asked)
+    return found
+
+
+def _card(request: HttpRequest, letter: DeadLetter, asked: _Asked | None = None, **more: Any) -> _Card:
     progress = dead_letter_facts.progress(letter)
     return _Card(
         letter,
@@ -250,7 +263,7 @@ def _card(request: HttpRequest, letter: DeadLetter, **more: Any) -> _Card:
         history=list(letter.acts.all()),
         buttons=_buttons(request, letter),
         ask_provider=letter.state == State.OPEN,
-        asked=list(second_person.waiting().filter(page=PAGE, object_id=letter.pk).select_related("asked_by")),
+        asked=_asked_of([letter])[letter.pk] if asked is None else asked[letter.pk],
         **more,
     )
 

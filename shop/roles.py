@@ -17,7 +17,8 @@ from django.db.models import Q
 APPS = ("kernel", "payments", "orders", "ops")
 # Everyone looks; keys of the API are the administrators', and the outbox is the ops'.
 HIDDEN = ("view_apikey", "view_outboxmessage")
-# payments.refund_beyond_limit is nobody's: an administrator gives it to whom it may concern.
+# payments.refund_beyond_limit, orders.export_customer and orders.erase_customer are nobody's: an administrator gives
+# them to whom it may concern.
 ROLES: dict[str, tuple[str, ...]] = {
     "viewer": (),
     "orders": (

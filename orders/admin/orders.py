@@ -22,6 +22,7 @@ from django_htmx.http import HttpResponseClientRefresh
 from orders.admin import listing, placing
 from orders.admin.acts import ORDER_ACTS
 from orders.admin.order_page import page_context, renewed
+from orders.admin.personal_data import export_view
 from orders.models import Order
 from orders.services.notes import change_notes
 from orders.services.packing import packing_slip
@@ -109,6 +110,7 @@ class OrderAdmin(ActingAdmin, FastListAdmin):
             # Not behind the guard: a redirect to the login page would end up inside the page.
             path("<int:object_id>/live/", self.live_view, name="orders_order_live"),
             path("number/<path:number>/", guard(self.by_number), name="orders_order_by_number"),
+            path("<int:object_id>/personal-data/", guard(export_view), name="orders_order_personal_data"),
             path("<int:object_id>/packing-slip/", guard(self.packing_slip_view), name="orders_order_slip"),
             *super().get_urls(),
         ]

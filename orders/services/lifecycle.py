@@ -49,6 +49,8 @@ class Acted:
 
 
 def why_not_start(order: Order, saga: Saga | None) -> str:
+    if order.erased_at is not None:
+        return "Its customer's personal data was erased: take the order anew."
     if saga is None:
         return "" if order.status == Order.Status.PLACED else "The order is cancelled."
     if saga.status == S.CANCELLED and order.in_bulk:

@@ -82,7 +82,9 @@ def write(
 def queue(
     saga: Saga, kind: str, about: str = "", *, refunded: Money | None = None, needs_account: bool = False
 ) -> None:
-    """Write the mail, and have it sent by a workflow of its own."""
+    """Write the mail, and have it sent by a workflow of its own; none to a customer who was erased."""
+    if saga.order.erased_at is not None:
+        return
     write(saga, kind, about, refunded=refunded, needs_account=needs_account)
     number = saga.order.number
     workflow_id = f"order-mail-{number}-{about or kind}"
@@ -128,7 +130,7 @@ def send(order_number: str, attempt: int, kind: str, about: str = "") -> Mail:
         connection.send_messages([message])
     except smtplib.SMTPRecipientsRefused as error:
         code, said = next(iter(error.recipients.values()))
-        _not_sent(mail, code, f"The mail server refused {mail.recipient}: {code} {said!r}", error)
+        _not_sent(mail, code, f"The mail server refused the recipient: {code}{_without(mail.recipient, said)}", error)
     except smtplib.SMTPResponseException as error:
         _not_sent(
             mail, error.smtp_code, f"The mail server refused: {error.smtp_code} {error.smtp_error!r}", error

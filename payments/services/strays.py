@@ -23,14 +23,14 @@ from shop.kernel.money import Money
 
 State = WebhookDelivery.State
 
-_MONEY = (
+MONEY = (
     EventType.RECEIPT, EventType.CAPTURE, EventType.REFUND, EventType.REFUND_REVERSAL, EventType.CHARGEBACK,
 )  # fmt: skip
 
 
 def are_about_money(news: Iterable[GatewayEvent]) -> bool:
     """Whether money has moved, or is held, for certain."""
-    return any(event.type in _MONEY and event.outcome == EventOutcome.SUCCEEDED for event in news)
+    return any(event.type in MONEY and event.outcome == EventOutcome.SUCCEEDED for event in news)
 
 
 def unanswered(gateway: str, merchant_reference: str) -> QuerySet[Payment]:

@@ -226,7 +226,8 @@ def test_the_database_itself_refuses_one_person_for_both(bank: PaperBank, login:
         ActRequest.objects.filter(pk=asked.pk).update(
             state="approved", decided_by=asked.asked_by, decided_at=timezone.now()
         )
-    for change in ({"data": {}}, {"amount": 1}, {"asked_by": None}):
+    changes: list[dict[str, Any]] = [{"data": {}}, {"amount": 1}, {"asked_by": None}]
+    for change in changes:
         with pytest.raises(Error), transaction.atomic():
             ActRequest.objects.filter(pk=asked.pk).update(**change)
     with pytest.raises(Error), transaction.atomic():

@@ -51,7 +51,6 @@ class Erasure(models.Model):
     actor = models.CharField(_("who"), max_length=150)
     reason = models.TextField(_("reason"))
     orders = models.JSONField(_("orders"), default=list)
-    rows = models.JSONField(_("rows"), default=dict)
     transaction = models.CharField(max_length=20, db_default=CurrentTransaction(), editable=False)
     at = models.DateTimeField(_("at"), auto_now_add=True)
 
