@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from datetime import timedelta
@@ -37,6 +38,8 @@ from payments.services import proving, refunding, reviewing, statement_files, tr
 from shop.kernel.models import Erasure, OutboxMessage
 from shop.kernel.redaction import Redactor
 from tests import factories
+from tests.orders.conftest import PickyMailbox
+from tests.orders.practice_shop import PracticeShop
 from tests.payments.conftest import bank, our_account
 from tests.payments.paper_bank import BOB, TODAY, Entry, PaperBank, end, item, load, payment, pays, waiting
 
@@ -456,3 +459,24 @@ def test_the_command_previews_erases_and_exports(story: Order) -> None:
 )
 def test_texts_lose_the_person_and_keep_references(text: str, left: str) -> None:
     assert Redactor([NAME], [MAIL, IBAN, STREET]).text(text) == left
+
+
+# --- Temporal ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("refused", [False, True])
+def test_temporal_is_told_of_no_person(shop: PracticeShop, mailbox: PickyMailbox, refused: bool) -> None:
+    """Not in what goes in and out of workflows and activities, nor in what fails."""
+    order = shop.waiting(customer_name=NAME, customer_email=MAIL, shipping=HOME, notes=f"Call {NAME}.")
+    if refused:
+        mailbox.refuses = {MAIL: f"550 {MAIL} is unknown"}
+    shop.pay(order)
+    shop.hear(order)
+    shop.end(order)
+    told = json.dumps(shop.engine.history(order.workflow_id).to_json_dict())
+    payloads = " ".join(
+        base64.b64decode(data).decode(errors="replace") for data in re.findall(r'"data": "([^"]+)"', told)
+    )
+    assert order.number in payloads
+    assert not [word for word in (*SECRETS, MAIL) if word.lower() in f"{told} {payloads}".lower()]

@@ -44,6 +44,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         if not settings.DEBUG or not settings.SANDBOX_URL:
             raise CommandError("Demo data are for a practice shop: they need DEBUG on and SANDBOX_URL.")
+        settings.SECOND_PERSON_ABOVE = 0  # the demo is one person
         for sku, name, price, on_hand in PRODUCTS:
             Product.objects.get_or_create(
                 sku=sku, defaults={"name": name, "price": price, "on_hand": on_hand}
