@@ -68,7 +68,9 @@ class EraseCustomer(Act):
             '<p class="vk-line"><span class="vk-label vk-{}">{}</span> {}</p>',
             ((tones[s], s, t) for s, t in rows),
         )
-        return format_html("{} {}", found.why_not, lines)
+        if found.under_way:
+            return format_html("{} {}", _("Nothing is erased before all of it has come to its end."), lines)
+        return lines or found.why_not
 
     def seen(self, subject: Order) -> str:
         return personal_data.preview(subject.customer_email).sentence
