@@ -231,6 +231,24 @@ def test_other_customers_keep_everything_also_in_shared_rows(bank: PaperBank) ->
     assert PaymentEvent.objects.filter(detail="Bob Quillan").exists()
 
 
+def test_what_came_from_the_account_of_a_payment_service_is_not_taken_for_theirs(bank: PaperBank) -> None:
+    other = waiting(customer_name="Bob Hale", customer_email="bob@example.com")
+    hers = order_of_hers()
+    load(bank.statement(
+        pays(other, name="Pay Service", iban=BOB), pays(hers, name="Pay Service", iban=BOB),
+        Entry(700, "who knows", name="Pay Service for C. Doe", iban=BOB),
+    ))  # fmt: skip
+    reviewing.discard(item().pk, "anna", "Not ours.")
+    for order in (other, hers):
+        steps.capture_payment(StepRef(order.number, 1, "payment_captured"))
+        end(order, "completed")
+    OutboxMessage.objects.update(state="delivered")
+    Mail.objects.update(state="sent")
+    personal_data.erase(MAIL, "olga", "Asked.")
+    names = BankTransaction.objects.order_by("pk").values_list("counterparty_name", flat=True)
+    assert list(names) == ["Pay Service", "(erased)", "Pay Service for C. Doe"]
+
+
 def test_a_statement_that_is_imported_again_counts_nothing_twice(bank: PaperBank) -> None:
     order = order_of_hers()
     content = bank.statement(pays_herself(order), numbered=False)

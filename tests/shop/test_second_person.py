@@ -318,6 +318,26 @@ def test_requests_lapse_with_the_end_of_what_they_are_about(bank: PaperBank, log
     assert told["resolve"] == ("lapsed", "It was resolved by carla: The retried undo succeeded.")
 
 
+def test_what_was_done_meanwhile_is_not_approved_as_if_it_were_done_now(
+    bank: PaperBank, login: Login, settings: Settings
+) -> None:
+    order, _told, _done = confirm(bank, login("anna"))
+    settings.SECOND_PERSON_ABOVE = 0
+    send(login("carla"), order, "confirm-payment", reason="Seen.", bank_reference="B1")
+    asked = the_request()
+    assert "was confirmed before; nothing was done again" in send(login("ben"), asked, "approve")
+    asked.refresh_from_db()
+    assert (asked.state, received(order)) == ("lapsed", TOTAL)
+
+
+def test_a_write_off_lapses_when_the_rest_comes_after_all(bank: PaperBank, login: Login) -> None:
+    order, _told, _done = accept(bank, login("anna"))
+    load(bank.statement(pays(order, 2000)))
+    assert (ActRequest.objects.get().state, ActRequest.objects.get().outcome) == (
+        "lapsed", "Processed by shop: The rest has come.",
+    )  # fmt: skip
+
+
 def test_a_comment_on_a_letter_does_not_void_what_was_asked(bank: PaperBank, login: Login) -> None:
     letter, _told, done = resolve(bank, login("anna"))
     dead_letters.comment(letter.pk, "carla", "I have seen the transfer.", key="c")
