@@ -11,7 +11,7 @@ COMPILE = $(UV) pip compile --universal --python-version 3.11 --generate-hashes 
 
 export DATA_DIR
 
-.PHONY: run test replay drill bench lint clean lock
+.PHONY: run test replay drill bench lint audit clean lock
 
 # `exec`: a signal to make reaches the supervisor itself. The shop on one's own machine is a practice shop.
 run: .venv/run.stamp
@@ -37,6 +37,10 @@ lint: .venv/dev.stamp
 	$(BIN)/ruff format --check
 	DEBUG=true $(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Known vulnerabilities in the locked requirements; without a way to their database it says so and is content.
+audit: .venv/dev.stamp
+	@$(BIN)/python .ci/audit
 
 # Drops the data folder and the database that belongs to it. Stops nothing: it refuses while the shop runs.
 clean:

@@ -8,13 +8,14 @@ from uuid import uuid4
 
 from django import forms
 from django.contrib.auth import get_user_model
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from orders.models import DeadLetter
 from orders.services import dead_letters
 from orders.services.lifecycle import Acted, ActionRefused
-from shop.kernel.admin.acting import Act, ActForm
+from shop.kernel.admin.acting import PAGES, Act, ActForm, Page
 from shop.kernel.forms import ReasonField
 
 VIEW = "orders.view_deadletter"
@@ -87,6 +88,7 @@ class ResolveForm(LetterForm):
 class Resolve(LetterAct):
     slug = "resolve"
     label = "Resolve by hand"
+    may_take_two = True
     permission = RESOLVE
     form = ResolveForm
     dangerous = True
@@ -194,6 +196,12 @@ class Comment(LetterAct):
         return dead_letters.comment(letter.pk, actor, data["text"], key=data["key"])
 
 
+PAGE = "orders.deadletter"
 ACTS: dict[str, LetterAct] = {
     act.slug: act for act in (Retry(), Resolve(), HandOver(), Snooze(), Wake(), Comment())
 }
+PAGES[PAGE] = Page(
+    acts=ACTS,
+    subject=lambda pk: DeadLetter.objects.select_related("saga__order").filter(pk=pk).first(),
+    url=lambda pk: reverse("admin:dead_letter", args=[pk]),
+)

@@ -7,6 +7,7 @@ away. With htmx an act opens and closes inside its letter; without, each has a p
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -29,11 +30,15 @@ from django_htmx.http import HttpResponseClientRefresh
 
 from orders.models import DeadLetter, DeadLetterAct
 from orders.services import dead_letter_facts, dead_letters
-from orders.services.lifecycle import ActionRefused
+from orders.services.lifecycle import Acted, ActionRefused
 from orders.workflows.types import Step
-from shop.dead_letter_acts import ACTS, VIEW, LetterAct, LetterForm
-from shop.kernel.admin.acting import MOST_AT_ONCE, Button
+from shop.dead_letter_acts import ACTS, PAGE, VIEW, LetterAct, LetterForm
+from shop.kernel import second_person
+from shop.kernel.admin.acting import MOST_AT_ONCE, Button, filled_in, second_person_above
 from shop.kernel.durations import in_words, roughly
+from shop.kernel.models import ActRequest
+from shop.kernel.money import Money
+from shop.kernel.second_person import Decided, SecondPersonNeeded
 
 State = DeadLetter.State
 ON_A_PAGE = 25
@@ -167,6 +172,7 @@ def _list(request: HttpRequest) -> HttpResponse:
     query = request.GET.copy()
     query.pop("page", None)
     query["state"] = tab
+    asked = _asked_of(page)
     context = {
         "title": _("Dead letters"),
         "tab": tab,
@@ -176,7 +182,7 @@ def _list(request: HttpRequest) -> HttpResponse:
         "query": query.urlencode(),
         "is_filtered": any(form.cleaned_data.values()),
         "page": page,
-        "cards": [_card(request, letter) for letter in page],
+        "cards": [_card(request, letter, asked) for letter in page],
         "retry_all": f"{reverse('admin:dead_letters_retry')}?{query.urlencode()}"
         if ACTS["retry"].allowed_for(request) and tab in ("waiting", "snoozed") and page.paginator.count
         else "",
@@ -229,14 +235,27 @@ class _Card:
     history: list[DeadLetterAct]
     buttons: list[Button]
     ask_provider: bool
+    asked: list[ActRequest]
     act: LetterAct | None = None
     form: LetterForm | None = None
     adminform: AdminForm | None = None
     message: str = ""
     why_not: str = ""
+    second_person_above: Money | None = None
 
 
-def _card(request: HttpRequest, letter: DeadLetter, **more: Any) -> _Card:
+_Asked = dict[int, list[ActRequest]]
+
+
+def _asked_of(letters: Iterable[DeadLetter]) -> _Asked:
+    """What waits for a second person, by letter."""
+    found: _Asked = {letter.pk: [] for letter in letters}
+    for asked in second_person.waiting().filter(page=PAGE, object_id__in=found).select_related("asked_by"):
+        found[asked.object_id].append(asked)
+    return found
+
+
+def _card(request: HttpRequest, letter: DeadLetter, asked: _Asked | None = None, **more: Any) -> _Card:
     progress = dead_letter_facts.progress(letter)
     return _Card(
         letter,
@@ -246,6 +265,7 @@ def _card(request: HttpRequest, letter: DeadLetter, **more: Any) -> _Card:
         history=list(letter.acts.all()),
         buttons=_buttons(request, letter),
         ask_provider=letter.state == State.OPEN,
+        asked=_asked_of([letter])[letter.pk] if asked is None else asked[letter.pk],
         **more,
     )
 
@@ -304,7 +324,7 @@ def _act(request: HttpRequest, pk: int, verb: str) -> HttpResponse:
     form = _form(act, letter, request, posted)
     if posted is not None and form.is_valid():
         try:
-            acted = act.do(letter, form.cleaned_data, request.user.get_username(), "")
+            acted = _do_or_ask(act, letter, form, request.user)
         except ActionRefused as refusal:
             letter = _found(pk)
             # What was typed stays; what the letter is like now is shown around it, and is what counts next.
@@ -321,8 +341,34 @@ def _act(request: HttpRequest, pk: int, verb: str) -> HttpResponse:
     why_not = act.why_not(letter)
     return _show(
         request,
-        _card(request, letter, act=act, form=form, adminform=_fieldset(form), why_not=why_not),
+        _card(
+            request,
+            letter,
+            act=act,
+            form=form,
+            adminform=_fieldset(form),
+            why_not=why_not,
+            second_person_above=second_person_above(act, letter) if letter.stake else None,
+        ),
     )
+
+
+def _do_or_ask(act: LetterAct, letter: DeadLetter, form: LetterForm, user: Any) -> Acted | Decided:
+    try:
+        return act.do(letter, form.cleaned_data, user.get_username(), "")
+    except SecondPersonNeeded as needed:
+        data = filled_in(form)
+        data.pop("seen", None)  # a comment moves the version, and is no reason to ask anew
+        return second_person.ask(
+            needed.demand,
+            user,
+            page=PAGE,
+            slug=act.slug,
+            object_id=letter.pk,
+            data=data,
+            shown="",
+            permission=act.permission,
+        )
 
 
 def _form(act: LetterAct, letter: DeadLetter, request: HttpRequest, data: Any) -> LetterForm:

@@ -17,8 +17,8 @@ from django.db.models import Q
 APPS = ("kernel", "payments", "orders", "ops")
 # Everyone looks; keys of the API are the administrators', and the outbox is the ops'.
 HIDDEN = ("view_apikey", "view_outboxmessage")
-# payments.refund_beyond_limit and ops.reset_authenticator are nobody's: an administrator gives them to whom they
-# may concern.
+# payments.refund_beyond_limit, ops.reset_authenticator, orders.export_customer and orders.erase_customer are nobody's:
+# an administrator gives them to whom they may concern.
 ROLES: dict[str, tuple[str, ...]] = {
     "viewer": (),
     "orders": (

@@ -274,6 +274,12 @@ GATEWAY_DOWN_AFTER: int = env.int("GATEWAY_DOWN_AFTER", default=5)
 REFUND_LATE_MONEY: bool = env.bool("REFUND_LATE_MONEY", default=False)
 # Minor units; above it a refund by staff needs a further permission. 0: no limit.
 REFUND_LIMIT: int = env.int("REFUND_LIMIT", default=0)
+# Minor units; above it what staff confirm, write off, send back or resolve takes a second person. 0: never.
+SECOND_PERSON_ABOVE: int = env.int("SECOND_PERSON_ABOVE", default=0)
+# Orders with money in the books are kept for so many years after the end of the year in which they ended.
+RETENTION_YEARS: int = env.int("RETENTION_YEARS", default=10)
+if SECOND_PERSON_ABOVE < 0 or RETENTION_YEARS < 0:
+    raise ImproperlyConfigured("SECOND_PERSON_ABOVE and RETENTION_YEARS are zero or more.")
 # Statements of these accounts are taken as well as those of BANK_IBAN.
 BANK_OTHER_IBANS: list[str] = env.list("BANK_OTHER_IBANS", default=[])
 # Statement files put here are imported by `runworker`, and moved to its folders done/ and failed/.

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth.models import AnonymousUser, User
 from django.db.models import QuerySet
 from django.urls import reverse
@@ -24,6 +25,7 @@ from orders.models import DeadLetter, Difference
 from orders.services.dead_letters import awake
 from payments.models import BatchRun, OutgoingTransfer, ReviewItem
 from payments.services import availability
+from shop.kernel import second_person
 from shop.kernel.admin.messages import overdue
 from shop.kernel.durations import in_words, roughly
 from shop.kernel.models import OutboxMessage
@@ -187,7 +189,26 @@ def tasks(user: User | AnonymousUser) -> list[Task]:
         queue.append(_providers())
     if user.has_perm("ops.operate_schedules"):
         queue.append(_schedules())
+    if user.has_perm("kernel.view_actrequest") and (
+        settings.SECOND_PERSON_ABOVE or second_person.waiting().exists()
+    ):
+        queue.append(_second_person(user))
     return queue
+
+
+def _second_person(user: User | AnonymousUser) -> Task:
+    """What this person may decide on; a note tells of what others have to."""
+    waiting = second_person.waiting()
+    theirs = second_person.for_user(waiting, user).order_by()[:MOST].count()
+    others = waiting.order_by()[:MOST].count() - theirs
+    url = reverse("admin:kernel_actrequest_changelist")
+    return Task(
+        _("Requests that wait for you as a second person"),
+        theirs,
+        f"{url}?state__exact=open{'&decision=mine' if theirs else ''}",
+        urgent=False,
+        notes=(_g("%d for others to decide.") % others,) if others else (),
+    )
 
 
 def _task(kind: _Kind, user: User | AnonymousUser) -> Task:

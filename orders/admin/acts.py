@@ -10,6 +10,7 @@ from django import forms
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from orders.admin.personal_data import EraseCustomer
 from orders.models import Order, Saga
 from orders.services import lifecycle, monitoring, tracking
 from payments.admin import refund_acts
@@ -144,6 +145,7 @@ class ConfirmForm(ActForm):
 class Confirm(OrderAct):
     slug = "confirm-payment"
     label = "Confirm payment"
+    may_take_two = True
     permission = "orders.confirm_payment"
     form = ConfirmForm
     follows = (
@@ -351,4 +353,14 @@ class Refund(refund_acts.Refund):
         return super().do(subject, data, actor, seen)
 
 
-ORDER_ACTS = (Start(), Confirm(), Extend(), Cancel(), Refund(), Watch(), StopWatching(), EnterTracking())
+ORDER_ACTS = (
+    Start(),
+    Confirm(),
+    Extend(),
+    Cancel(),
+    Refund(),
+    Watch(),
+    StopWatching(),
+    EnterTracking(),
+    EraseCustomer(),
+)

@@ -7,6 +7,7 @@ nothing moves under the reader's hands. When the saga has ended the answer carri
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote
 
@@ -25,9 +26,12 @@ from payments.banking.instructions import Instructions, instructions_of
 from payments.services.availability import troubles
 from payments.services.refunding import failed_refunds
 from shop.kernel.admin.acting import Button
+from shop.kernel.models import ActRequest
 
 
-def page_context(request: HttpRequest, order: Order, buttons: list[Button]) -> dict[str, Any]:
+def page_context(
+    request: HttpRequest, order: Order, buttons: list[Button], requests: Iterable[ActRequest]
+) -> dict[str, Any]:
     """The context of panel and timeline; `stamp` stands for what they show."""
     saga = latest_saga(order)
     instructions = _how_to_pay(saga) if saga else None
@@ -45,6 +49,7 @@ def page_context(request: HttpRequest, order: Order, buttons: list[Button]) -> d
         "failed_refunds": failed_refunds(saga.payment) if saga and saga.payment else [],
         "provider_troubles": troubles([order.payment_method]) if saga and not saga.is_final else [],
         "act_buttons": buttons,
+        "act_requests": list(requests),
         "shipment": Shipment.objects.filter(saga=saga).first() if saga else None,
         "temporal_url": _temporal_url(request, order),
     }
@@ -52,9 +57,11 @@ def page_context(request: HttpRequest, order: Order, buttons: list[Button]) -> d
     return context | {"stamp": hashlib.sha256(shown.encode()).hexdigest()[:16]}
 
 
-def renewed(request: HttpRequest, order: Order, buttons: list[Button]) -> HttpResponse:
+def renewed(
+    request: HttpRequest, order: Order, buttons: list[Button], requests: Iterable[ActRequest]
+) -> HttpResponse:
     """The answer to the page's question whether anything has changed."""
-    context = page_context(request, order, buttons)
+    context = page_context(request, order, buttons, requests)
     if request.GET.get("stamp") == context["stamp"]:
         return HttpResponse(status=204)
     return HttpResponse(render_to_string("admin/orders/order/_live.html", context | {"oob": True}, request))

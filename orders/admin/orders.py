@@ -30,6 +30,7 @@ from django_htmx.http import HttpResponseClientRefresh
 from orders.admin import listing, placing
 from orders.admin.acts import ORDER_ACTS
 from orders.admin.order_page import page_context, renewed
+from orders.admin.personal_data import export_view
 from orders.admin.searching import finds
 from orders.models import Order
 from orders.services import notes
@@ -132,6 +133,9 @@ class OrderAdmin(ActingAdmin, FastListAdmin):
     def act_subjects(self, request: HttpRequest) -> QuerySet[Order]:
         return Order.objects.prefetch_related("sagas__payment__events")
 
+    def order_number_of(self, subject: Order) -> str:
+        return subject.number
+
     # --- an order's page ---------------------------------------------------------------------------------
 
     def get_urls(self) -> list[URLPattern]:
@@ -146,6 +150,7 @@ class OrderAdmin(ActingAdmin, FastListAdmin):
                 name="orders_order_comment",
             ),
             path("mentions/<int:pk>/seen/", guard(require_POST(self.seen_view)), name="orders_mention_seen"),
+            path("<int:object_id>/personal-data/", guard(export_view), name="orders_order_personal_data"),
             path("<int:object_id>/packing-slip/", guard(self.packing_slip_view), name="orders_order_slip"),
             *super().get_urls(),
         ]
@@ -154,7 +159,7 @@ class OrderAdmin(ActingAdmin, FastListAdmin):
         order = context.get("original")
         if order is not None:
             found = self._for_page(order.pk)
-            context |= page_context(request, found, self.buttons(request, found))
+            context |= page_context(request, found, self.buttons(request, found), self.requests_about(found))
             context |= {"lines": found.lines.all(), "title": _("Order %s") % order.number, "subtitle": None}
             context |= {"show_save_and_add_another": False, "show_save_and_continue": False}
             about = notes.unseen_mentions(request.user)
@@ -174,7 +179,7 @@ class OrderAdmin(ActingAdmin, FastListAdmin):
         if not self.has_view_permission(request):
             raise PermissionDenied
         order = self._for_page(object_id)
-        return renewed(request, order, self.buttons(request, order))
+        return renewed(request, order, self.buttons(request, order), self.requests_about(order))
 
     def by_number(self, request: HttpRequest, number: str) -> HttpResponse:
         """To the order's page, for those who know its number only; to the list if there is no such order."""

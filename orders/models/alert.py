@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import pgtrigger
 from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
+
+from shop.kernel.models import AppendOnly
 
 
 class OpsAlert(models.Model):
@@ -45,9 +46,7 @@ class OpsAlertEntry(models.Model):
         verbose_name = _("alert entry")
         verbose_name_plural = _("alert entries")
         ordering: ClassVar = ["id"]
-        triggers: ClassVar = [
-            pgtrigger.Protect(name="append_only", operation=pgtrigger.Update | pgtrigger.Delete)
-        ]
+        triggers: ClassVar = [AppendOnly(personal=["text"])]
 
     def __str__(self) -> str:
         return f"{self.order_number}: {self.subject}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import ClassVar
 
-import pgtrigger
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
@@ -13,6 +12,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from orders.workflows import policies
+from shop.kernel.models import AppendOnly
 from shop.kernel.money import Money
 
 # A retry is over by then, whatever happened: every try timed out, with the longest pause after each.
@@ -194,9 +194,7 @@ class DeadLetterAct(models.Model):
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["letter", "key"], name="dead_letter_act_once"),
         ]
-        triggers: ClassVar = [
-            pgtrigger.Protect(name="append_only", operation=pgtrigger.Update | pgtrigger.Delete)
-        ]
+        triggers: ClassVar = [AppendOnly(personal=["text", "evidence"])]
 
     def __str__(self) -> str:
         return f"{self.get_verb_display()} ({self.actor})"

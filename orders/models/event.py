@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import pgtrigger
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
+
+from shop.kernel.models import AppendOnly
 
 
 class OrderEvent(models.Model):
@@ -32,6 +33,7 @@ class OrderEvent(models.Model):
         COMMENT = "comment", _("comment")
         LAPSE = "lapse", _("authorization about to expire")
         LATE = "late", _("came too late")
+        ERASED = "erased", _("customer's personal data erased")
 
     order = models.ForeignKey("orders.Order", models.PROTECT, related_name="events")
     kind = models.CharField(_("kind"), max_length=20, choices=Kind)
@@ -45,9 +47,7 @@ class OrderEvent(models.Model):
         verbose_name = _("order event")
         verbose_name_plural = _("order events")
         ordering: ClassVar = ["id"]
-        triggers: ClassVar = [
-            pgtrigger.Protect(name="append_only", operation=pgtrigger.Update | pgtrigger.Delete)
-        ]
+        triggers: ClassVar = [AppendOnly(personal=["reason", "data"])]
 
     def __str__(self) -> str:
         return f"{self.get_kind_display()} ({self.actor})"

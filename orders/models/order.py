@@ -71,6 +71,8 @@ class Order(models.Model):
     api_idempotency_key = models.CharField(max_length=200, unique=True, null=True, blank=True, editable=False)
     api_body_digest = models.CharField(max_length=64, blank=True, default="", editable=False)
     created_at = models.DateTimeField(_("placed"), auto_now_add=True)
+    # Its customer's personal data was erased; what is left are the books.
+    erased_at = models.DateTimeField(_("customer erased"), null=True, blank=True, editable=False)
 
     class Meta:
         verbose_name = _("order")
@@ -81,6 +83,8 @@ class Order(models.Model):
             ("cancel_saga", "Can cancel an order's saga"),
             ("confirm_payment", "Can confirm an order's payment by hand"),
             ("extend_deadline", "Can extend an order's payment deadline"),
+            ("export_customer", "Can export the personal data of an order's customer"),
+            ("erase_customer", "Can erase the personal data of an order's customer"),
         ]
         indexes: ClassVar = [
             # For the list: newest first, also within a filter; a search by amount or by a part of name or e-mail.

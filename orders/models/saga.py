@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import ClassVar
 
-import pgtrigger
 from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
+
+from shop.kernel.models import AppendOnly
 
 
 class Saga(models.Model):
@@ -146,9 +147,7 @@ class SagaStep(models.Model):
                 name="saga_step_paid",
             ),
         ]
-        triggers: ClassVar = [
-            pgtrigger.Protect(name="append_only", operation=pgtrigger.Update | pgtrigger.Delete)
-        ]
+        triggers: ClassVar = [AppendOnly(personal=["error"])]
 
     def __str__(self) -> str:
         return f"{self.step} {self.kind} {self.outcome}"

@@ -24,7 +24,7 @@ from orders.services.lifecycle import Acted, ActionRefused
 from orders.workflows.types import TASK_QUEUE, Alert, FailedUndo, MailInput, RetryInput, Step
 from payments.gateways import gateway
 from payments.gateways.base import GatewayMisconfigured
-from shop.kernel import outbox
+from shop.kernel import outbox, second_person
 
 State = DeadLetter.State
 Verb = DeadLetterAct.Verb
@@ -214,6 +214,16 @@ def resolve(pk: int, actor: str, done: str, evidence: str, *, key: str, seen: in
     _refuse_if_changed(letter, seen)
     if why_not := why_not_resolve(letter):
         raise ActionRefused(why_not)
+    if letter.stake is not None:
+        second_person.demand(
+            letter.stake,
+            act="resolve",
+            subject=subject_of(pk),
+            what=f"Resolve by hand the undo of {letter.undo} of {saga.order.number}: {letter.stake.format()} at stake.",
+            reason=f"{done} Evidence: {evidence}",
+            standing=f"{letter.state}/{letter.retries}",
+            order_number=saga.order.number,
+        )
     letter.evidence = evidence
     _resolve(letter, actor, done)
     _note(letter, Verb.RESOLVE, actor, key, text=done, evidence=evidence)
@@ -342,7 +352,13 @@ def _by_whom(letter: DeadLetter) -> str:
     return f" {last.actor}: {last.get_verb_display()}, {last.at:%Y-%m-%d %H:%M} UTC." if last else ""
 
 
+def subject_of(pk: int) -> str:
+    """What requests to a second person call a dead letter."""
+    return f"dead-letter/{pk}"
+
+
 def _resolve(letter: DeadLetter, actor: str, resolution: str) -> None:
+    second_person.lapse([subject_of(letter.pk)], f"It was resolved by {actor}: {resolution}")
     letter.state, letter.resolved_at = State.RESOLVED, timezone.now()
     letter.resolved_by, letter.resolution = actor, resolution
     letter.snoozed_until = None

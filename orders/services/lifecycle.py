@@ -18,14 +18,14 @@ from orders.carriers import carrier
 from orders.models import Order, OrderEvent, PaidInBulk, Saga, Shipment
 from orders.services import authorizations
 from orders.services.audit import lock_saga
-from orders.services.status import move_order
+from orders.services.status import move_order, subject_of
 from orders.workflows.policies import MAX_EXTENSION, execution_timeout
 from orders.workflows.types import TASK_QUEUE, CancelOrder, ConfirmPayment, ExtendDeadline, SagaInput
 from payments.gateways import gateway
 from payments.gateways.base import EventOutcome, EventType, GatewayEvent
 from payments.models import Payment
 from payments.services.recording import record
-from shop.kernel import outbox
+from shop.kernel import outbox, second_person
 from shop.kernel.models import OutboxMessage
 from shop.kernel.money import Money
 
@@ -49,6 +49,8 @@ class Acted:
 
 
 def why_not_start(order: Order, saga: Saga | None) -> str:
+    if order.erased_at is not None:
+        return "Its customer's personal data was erased: take the order anew."
     if saga is None:
         return "" if order.status == Order.Status.PLACED else "The order is cancelled."
     if saga.status == S.CANCELLED and order.in_bulk:
@@ -209,6 +211,15 @@ def confirm_payment(
     _check(why_not_confirm(order, saga))
     assert saga is not None
     assert saga.payment is not None
+    second_person.demand(
+        amount,
+        act="confirm-payment",
+        subject=subject_of(order.number),
+        what=f"Confirm by hand that {amount.format()} have come in for {order.number}.",
+        reason=reason,
+        standing=f"{saga.attempt}/{saga.payment.totals().received}",
+        order_number=order.number,
+    )
     recorded = record(
         saga.payment,
         [

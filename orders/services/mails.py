@@ -82,7 +82,9 @@ def write(
 def queue(
     saga: Saga, kind: str, about: str = "", *, refunded: Money | None = None, needs_account: bool = False
 ) -> None:
-    """Write the mail, and have it sent by a workflow of its own."""
+    """Write the mail, and have it sent by a workflow of its own; none to a customer who was erased."""
+    if saga.order.erased_at is not None:
+        return
     write(saga, kind, about, refunded=refunded, needs_account=needs_account)
     number = saga.order.number
     workflow_id = f"order-mail-{number}-{about or kind}"
@@ -112,7 +114,7 @@ def send(order_number: str, attempt: int, kind: str, about: str = "") -> Mail:
     mail = write(saga, kind, about)
     if not _take(mail):
         if mail.state != State.SENT:
-            raise MailRefused(mail.error)
+            raise MailRefused(_impersonal(mail, mail.error))
         return mail
     connection = get_connection(timeout=settings.EMAIL_TIMEOUT)
     try:
@@ -128,11 +130,9 @@ def send(order_number: str, attempt: int, kind: str, about: str = "") -> Mail:
         connection.send_messages([message])
     except smtplib.SMTPRecipientsRefused as error:
         code, said = next(iter(error.recipients.values()))
-        _not_sent(mail, code, f"The mail server refused {mail.recipient}: {code} {said!r}", error)
+        _not_sent(mail, code, f"The mail server refused {mail.recipient}: {code} {said!r}")
     except smtplib.SMTPResponseException as error:
-        _not_sent(
-            mail, error.smtp_code, f"The mail server refused: {error.smtp_code} {error.smtp_error!r}", error
-        )
+        _not_sent(mail, error.smtp_code, f"The mail server refused: {error.smtp_code} {error.smtp_error!r}")
     except (smtplib.SMTPException, OSError) as error:
         _end(mail, State.UNKNOWN, f"The connection broke while sending: {error}")
         raise MailRefused(f"Nobody knows whether the mail server took the mail: {error}") from error
@@ -179,12 +179,18 @@ def _take(mail: Mail) -> bool:
     return True
 
 
-def _not_sent(mail: Mail, code: int, error: str, cause: Exception) -> None:
+def _impersonal(mail: Mail, error: str) -> str:
+    """What is raised ends up with Temporal, which is to know no person, causes included; the row has all of it."""
+    return re.sub(re.escape(mail.recipient), "the recipient", error, flags=re.IGNORECASE)
+
+
+def _not_sent(mail: Mail, code: int, error: str) -> None:
+    told = _impersonal(mail, error)
     if 500 <= code < 600:
         _end(mail, State.FAILED, error)
-        raise MailRefused(error) from cause
+        raise MailRefused(told) from None
     _put_back(mail, error)
-    raise MailNotSent(error) from cause
+    raise MailNotSent(told) from None
 
 
 def _put_back(mail: Mail, error: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from django.utils import timezone
 
 from orders.models import Order, Saga
+from shop.kernel import second_person
 
 O = Order.Status  # noqa: E741
 S = Saga.Status
@@ -36,6 +37,11 @@ class WrongTransition(Exception):
     """A status was asked to change in a way that an order's life does not have."""
 
 
+def subject_of(order_number: str) -> str:
+    """What requests to a second person call an order."""
+    return f"order/{order_number}"
+
+
 def move_order(order: Order, to: str) -> None:
     """Change an order's status; to the one it has already is a no-op."""
     if order.status == to:
@@ -60,3 +66,5 @@ def move_saga(saga: Saga, to: str, **changes: Any) -> None:
         setattr(saga, name, value)
     if changes:
         saga.save(update_fields=list(changes))
+    if changes.get("status") in (S.COMPENSATING, *Saga.FINAL):
+        second_person.lapse([subject_of(saga.order.number)], f"The order is {saga.get_status_display()}.")

@@ -15,7 +15,7 @@ from typing import Any
 from orders.models import Mail, Order, OrderEvent, SagaStep
 from payments.gateways.base import EventType
 from payments.models import OutgoingTransfer, PaymentEvent, ReviewItem, WebhookDelivery
-from shop.kernel.models import OutboxMessage
+from shop.kernel.models import ActRequest, OutboxMessage
 from shop.kernel.money import Money
 
 STEPS = {
@@ -37,7 +37,8 @@ GOING_BACK = {
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One thing that happened. `kind` is staff, step, rollback, payment, review, transfer, mail or webhook.
+    """One thing that happened. `kind` is staff, request, step, rollback, payment, review, transfer, mail or
+    webhook.
 
     `state` is a word for its outcome (succeeded, failed, queued, delivered, sent …), empty where there is
     none. `pk` is that of the row behind it; `parts` are the undos of a rollback, in the order undone. `raw` is
@@ -78,6 +79,7 @@ def timeline(order: Order) -> list[Entry]:
         ),
         *_webhooks(order),
         *map(_review, ReviewItem.objects.filter(merchant_reference=order.number).order_by("id")),
+        *_second_person(order),
         *map(_transfer, OutgoingTransfer.objects.filter(payment__saga__order=order).order_by("id")),
     ]
     return sorted(entries, key=lambda entry: entry.at)
@@ -110,6 +112,30 @@ def _raw(values: dict[str, Any]) -> list[tuple[str, str]]:
         for name, value in values.items()
         if value not in ("", None)
     ]
+
+
+def _second_person(order: Order) -> Iterator[Entry]:
+    """What was asked of a second person, and what came of it."""
+    requests = ActRequest.objects.filter(order_number=order.number).select_related("asked_by", "decided_by")
+    for asked in requests.order_by("id"):
+        who = asked.asked_by.get_username()
+        yield Entry(
+            at=asked.asked_at,
+            kind="request",
+            title="A second person is asked",
+            actor=who,
+            text=" ".join(filter(None, (asked.what, asked.reason))),
+            pk=asked.pk,
+        )
+        if asked.decided_at is not None:
+            yield Entry(
+                at=asked.decided_at,
+                kind="request",
+                title=f"Request {asked.state}",
+                actor=asked.decided_by.get_username() if asked.decided_by else "shop",
+                text=f"{asked.what} {asked.outcome} (Asked for by {who}.)",
+                pk=asked.pk,
+            )
 
 
 def _trouble(message: OutboxMessage | None) -> str:

@@ -161,6 +161,9 @@ class PaymentAdmin(ActingAdmin, LookOnlyAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Payment]:
         return super().get_queryset(request).prefetch_related("events")
 
+    def order_number_of(self, subject: Payment) -> str:
+        return subject.merchant_reference
+
     def finds(self, rows: QuerySet[Payment], term: str, most: int | None) -> Iterable[QuerySet[Payment]]:
         return searching.payments(rows, term, most)
 

@@ -80,6 +80,7 @@ class Refund(Act):
 
     slug = "refund"
     label = "Refund"
+    may_take_two = True
     permission = REFUND
     form = RefundForm
     on_list = False
@@ -177,6 +178,7 @@ class PayBackReceived(Act):
 
     slug = "pay-back"
     label = "Pay back what came in"
+    may_take_two = True
     permission = REFUND
     form = PayBackReceivedForm
     on_list = False

@@ -95,6 +95,9 @@ class ReviewItemAdmin(ActingAdmin, LookOnlyAdmin):
     so_far, resolved = ("resolution",), ("resolution", "resolved_by", "resolved_at")
     readonly_fields = fields + resolved
 
+    def order_number_of(self, subject: ReviewItem) -> str:
+        return subject.merchant_reference
+
     def get_queryset(self, request: HttpRequest) -> QuerySet[ReviewItem]:
         found = super().get_queryset(request).select_related("transaction", "payment", "webhook")
         return found.defer("webhook__body", "webhook__headers", "webhook__events")

@@ -143,6 +143,7 @@ class ConfirmedByHand(ReviewAct):
 class Accept(ReviewAct):
     slug = "accept"
     label = "Accept as full payment"
+    may_take_two = True
     form = ReasonForm
     rule = reviewing.why_not_accept
     follows = (
@@ -215,6 +216,7 @@ def _senders(item: ReviewItem) -> list[Payee]:
 class PayBack(ReviewAct):
     slug = "pay-back"
     label = "Pay back"
+    may_take_two = True
     permission = REFUND
     form = PayBackReviewedForm
     rule = reviewing.why_not_pay_back
@@ -248,6 +250,7 @@ class PayBack(ReviewAct):
 class Discard(ReviewAct):
     slug = "discard"
     label = "Discard"
+    may_take_two = True
     permission = "payments.discard_money"
     form = ReasonForm
     dangerous = True
@@ -265,6 +268,7 @@ class CloseForm(ActForm):
 class Close(ReviewAct):
     slug = "close"
     label = "Close the item"
+    may_take_two = True
     form = CloseForm
     rule = reviewing.why_not_close
     follows = (

@@ -73,6 +73,7 @@ class Discard(Act):
 
     slug = "webhook-discard"
     label = "Discard the webhooks"
+    may_take_two = True
     permission = "payments.discard_money"
     form = DiscardForm
     dangerous = True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import pgtrigger
 from django.contrib.postgres.indexes import GinIndex, OpClass
 from django.db import models
 from django.db.models import Q
@@ -13,6 +12,7 @@ from django.utils.translation import gettext_lazy as _
 
 from payments import ledger
 from payments.gateways.base import EventOutcome, EventType
+from shop.kernel.models import AppendOnly
 from shop.kernel.money import Money
 
 
@@ -139,9 +139,7 @@ class PaymentEvent(models.Model):
                 fields=["gateway", "psp_reference", "type"], name="payment_event_told_twice_is_written_once"
             ),
         ]
-        triggers: ClassVar = [
-            pgtrigger.Protect(name="append_only", operation=pgtrigger.Update | pgtrigger.Delete)
-        ]
+        triggers: ClassVar = [AppendOnly(personal=["detail"])]
 
     def __str__(self) -> str:
         return f"{self.type} {self.outcome} {self.money}"

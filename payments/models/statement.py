@@ -11,6 +11,7 @@ from django.db.models import Q
 from django.db.models.functions import Upper
 from django.utils.translation import gettext_lazy as _
 
+from shop.kernel.models import AppendOnly
 from shop.kernel.money import Money
 
 
@@ -118,7 +119,9 @@ class BankTransaction(models.Model):
             models.CheckConstraint(condition=Q(amount__gte=0), name="bank_transaction_amount_not_negative"),
         ]
         triggers: ClassVar = [
-            pgtrigger.Protect(name="append_only", operation=pgtrigger.Update | pgtrigger.Delete)
+            AppendOnly(
+                personal=["counterparty_name", "counterparty_iban", "remittance_information", "return_reason"]
+            )
         ]
 
     def __str__(self) -> str:
@@ -187,9 +190,7 @@ class StatementLine(models.Model):
                 name="statement_line_booked_or_left_out",
             ),
         ]
-        triggers: ClassVar = [
-            pgtrigger.Protect(name="append_only", operation=pgtrigger.Update | pgtrigger.Delete)
-        ]
+        triggers: ClassVar = [AppendOnly(personal=["text"])]
 
     def __str__(self) -> str:
         return self.position
@@ -224,9 +225,7 @@ class Allocation(models.Model):
         verbose_name = _("allocation")
         verbose_name_plural = _("allocations")
         ordering: ClassVar = ["id"]
-        triggers: ClassVar = [
-            pgtrigger.Protect(name="append_only", operation=pgtrigger.Update | pgtrigger.Delete)
-        ]
+        triggers: ClassVar = [AppendOnly(personal=["reason"])]
 
     def __str__(self) -> str:
         return f"{self.amount} {self.purpose}"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import pgtrigger
 from django.db import models
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from payments.gateways.base import GatewayEvent
+from shop.kernel.models import AppendOnly
 
 
 class WebhookDelivery(models.Model):
@@ -84,9 +84,7 @@ class WebhookReprocessing(models.Model):
         verbose_name = _("reprocessing")
         verbose_name_plural = _("processed again")
         ordering: ClassVar = ["id"]
-        triggers: ClassVar = [
-            pgtrigger.Protect(name="append_only", operation=pgtrigger.Update | pgtrigger.Delete)
-        ]
+        triggers: ClassVar = [AppendOnly(personal=["result"])]
 
     def __str__(self) -> str:
         return f"{self.at:%Y-%m-%d %H:%M} {self.actor}"

@@ -14,7 +14,9 @@ from django.utils import timezone
 from payments.banking.account import AccountInvalid, valid_iban
 from payments.gateways.base import EventOutcome, EventType
 from payments.models import Allocation, BankTransaction, Payment, PaymentEvent, ReviewItem
+from payments.services.review_items import subject_of
 from payments.services.transfers import Payee
+from shop.kernel import second_person
 
 Purpose = Allocation.Purpose
 
@@ -165,6 +167,7 @@ def finish(item: ReviewItem, actor: str, resolution: str) -> None:
     item.state, item.resolution = ReviewItem.State.CLOSED, resolution
     item.resolved_by, item.resolved_at = actor, timezone.now()
     item.save(update_fields=["state", "resolution", "resolved_by", "resolved_at"])
+    second_person.lapse([subject_of(item.pk)], f"Processed by {actor}: {resolution}")
 
 
 # Their money is not in review: it is matched, or it is gone.

@@ -13,6 +13,8 @@ from django.utils import timezone
 from payments.models import Allocation, BankTransaction, Payment, ReviewItem
 from payments.services import bookings, strays, transfers
 from payments.services.bookings import IN_REVIEW, Place
+from payments.services.review_items import close_all
+from shop.kernel import second_person
 from shop.kernel.money import Money
 
 Purpose = Allocation.Purpose
@@ -28,9 +30,8 @@ def close_payment(payment: Payment, why: str) -> None:
     payment.save(update_fields=["closed_at"])
     if not payment.reference:
         strays.look_again(payment.gateway, payment.merchant_reference)
-    ReviewItem.objects.filter(
-        payment=payment, reason=ReviewItem.Reason.TOO_LITTLE, state=ReviewItem.State.OPEN
-    ).update(state=ReviewItem.State.CLOSED, resolution=why, resolved_by="shop", resolved_at=timezone.now())
+    close_all(ReviewItem.objects.filter(payment=payment, reason=ReviewItem.Reason.TOO_LITTLE), why)
+    second_person.lapse([f"payment/{payment.pk}/received"], why)
     if not payment.totals().captured:
         for booking, amount in bookings.matched_to(payment):
             take_back(booking, amount, payment, why)

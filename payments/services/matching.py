@@ -21,6 +21,7 @@ from payments.services.bookings import IN_REVIEW, Place, first_key
 from payments.services.closing import send_back
 from payments.services.outgoing import OutgoingBookings, Parts
 from payments.services.recording import close_what_is_complete
+from payments.services.review_items import close_all
 from payments.services.standings import Standing, Standings, borne_out
 from payments.signals import payments_received
 from payments.statements import Transaction
@@ -321,16 +322,9 @@ def tell_short(paid: Sequence[tuple[Standing, BankTransaction, str]]) -> None:
     if not short:
         return
     earlier = ReviewItem.objects.filter(
-        reason=Reason.TOO_LITTLE,
-        state=ReviewItem.State.OPEN,
-        payment__in=[standing.payment for standing, _, _ in short],
+        reason=Reason.TOO_LITTLE, payment__in=[standing.payment for standing, _, _ in short]
     )
-    earlier.update(
-        state=ReviewItem.State.CLOSED,
-        resolution="Another part has come.",
-        resolved_by="shop",
-        resolved_at=timezone.now(),
-    )
+    close_all(earlier, "Another part has come.")
     ReviewItem.objects.bulk_create(
         ReviewItem(
             key=key,

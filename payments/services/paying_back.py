@@ -16,6 +16,7 @@ from payments.services.bookings import Place
 from payments.services.refunding import RefundRefused, check_limit
 from payments.services.standings import standings
 from payments.services.transfers import Payee
+from shop.kernel import second_person
 from shop.kernel.money import Money
 
 
@@ -96,6 +97,16 @@ def pay_back(
     if not 0 < money.amount <= there.amount:
         raise RefundRefused(f"{money} are not within the {there} that have come.", "amount")
     check_limit(money, beyond_limit=beyond_limit)
+    second_person.demand(
+        money,
+        act="pay-back",
+        subject=f"payment/{payment.pk}/received",
+        what=f"Pay back {money} of the {there} that have come for {payment.merchant_reference}"
+        f"{transfers.to_whom(payee)}.",
+        reason=reason,
+        standing=there.amount,
+        order_number=payment.merchant_reference,
+    )
     left, made = money.amount, []
     for booking, matched in reversed(bookings.matched_to(payment)):
         part = Money(min(matched, left), payment.currency)

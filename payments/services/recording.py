@@ -15,6 +15,7 @@ from payments.gateways.base import EventOutcome, EventType, GatewayEvent, Remote
 from payments.ledger import Totals
 from payments.models import Payment, PaymentEvent, ReviewItem, WebhookDelivery
 from payments.services import strays
+from payments.services.review_items import close_all
 from payments.signals import authorizations_last, payments_failed, payments_received
 from shop.kernel.money import Money
 
@@ -189,14 +190,8 @@ def close_what_is_complete(received: Iterable[tuple[Payment, Totals]]) -> None:
     """Take “too little” off the review list where the rest has come. The caller holds the payments' locks."""
     complete = [payment.pk for payment, totals in received if payment.missing(totals) <= 0]
     if complete:
-        ReviewItem.objects.filter(
-            payment__in=complete, reason=ReviewItem.Reason.TOO_LITTLE, state=ReviewItem.State.OPEN
-        ).update(
-            state=ReviewItem.State.CLOSED,
-            resolution="The rest has come.",
-            resolved_by="shop",
-            resolved_at=timezone.now(),
-        )
+        too_little = ReviewItem.objects.filter(payment__in=complete, reason=ReviewItem.Reason.TOO_LITTLE)
+        close_all(too_little, "The rest has come.")
 
 
 def _row(payment: Payment, event: GatewayEvent, source: str, actor: str) -> PaymentEvent:

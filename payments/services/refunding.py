@@ -20,9 +20,10 @@ from payments.gateways.base import EventOutcome, EventType, GatewayResult
 from payments.models import Payment, PaymentEvent, ReviewItem
 from payments.services import transfers
 from payments.services.recording import absorb, intend_refund
+from payments.services.review_items import subject_of
 from payments.signals import payment_refunded
 from payments.workflows.refund import TASK_QUEUE, RefundInput
-from shop.kernel import outbox
+from shop.kernel import outbox, second_person
 from shop.kernel.models import OutboxMessage
 from shop.kernel.money import Money
 
@@ -100,7 +101,18 @@ def refund(
     check_limit(money, beyond_limit=beyond_limit)
     if amount < payment.totals().captured and not gateway(payment.gateway).capabilities.partial_refund:
         raise RefundRefused("This payment method refunds the whole amount or nothing.", "amount")
+    second_person.demand(
+        money,
+        act="refund",
+        subject=f"payment/{payment.pk}",
+        what=f"Refund {money.format()} of {payment.merchant_reference}.",
+        reason=reason,
+        standing=left.amount,
+        order_number=payment.merchant_reference,
+    )
     intend_refund(payment, amount, key, actor=actor, reason=reason.strip())
+    if amount == left.amount:
+        second_person.lapse([f"payment/{payment.pk}"], f"{actor} has refunded all of it.")
     _queue(payment, key)
     return RefundAsked(f"{money.format()} are being refunded.", key)
 
@@ -314,3 +326,4 @@ def _close(item: ReviewItem, actor: str, resolution: str) -> None:
     item.state, item.resolution = ReviewItem.State.CLOSED, resolution
     item.resolved_by, item.resolved_at = actor, timezone.now()
     item.save(update_fields=["state", "resolution", "resolved_by", "resolved_at"])
+    second_person.lapse([subject_of(item.pk)], f"Processed by {actor}: {resolution}")

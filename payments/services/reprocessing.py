@@ -9,6 +9,9 @@ from django.db import transaction
 from payments.gateways.base import GatewayError, WebhookRejected
 from payments.models import ReviewItem, WebhookDelivery, WebhookReprocessing
 from payments.services import bookings, strays, unfit, webhooks
+from payments.services.review_items import subject_of
+from shop.kernel import second_person
+from shop.kernel.money import Money
 
 State = WebhookDelivery.State
 
@@ -104,6 +107,17 @@ def discard(pk: int, actor: str, reason: str, *, seen: str = "") -> Reprocessed:
         return Reprocessed(_closed_by(item), repeated=True)
     if seen and seen != item.detail:
         raise NotProcessed("More has come in the meantime. Look at it again.")
+    if item.amount is not None:
+        money = Money(item.amount, item.currency)
+        second_person.demand(
+            money,
+            act="discard",
+            subject=subject_of(item.pk),
+            what=f"Discard {money} of payment {webhook.payment_reference}: it is none of the shop's.",
+            reason=reason,
+            standing=item.amount,
+            order_number=item.merchant_reference,
+        )
     for delivery in deliveries:
         delivery.state, delivery.error = State.DISCARDED, f"Discarded by {actor}: {reason.strip()}"
         delivery.save(update_fields=["state", "error"])

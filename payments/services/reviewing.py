@@ -22,8 +22,10 @@ from payments.services.bookings import IN_REVIEW, Place
 from payments.services.matching import confirmation_out, receipt
 from payments.services.recording import close_what_is_complete
 from payments.services.refunding import RefundRefused, check_limit
+from payments.services.review_items import subject_of
 from payments.services.standings import Standing, Standings, standings
 from payments.signals import payments_received
+from shop.kernel import second_person
 from shop.kernel.money import Money
 
 Purpose = Allocation.Purpose
@@ -160,6 +162,8 @@ def close(pk: int, actor: str, resolution: str) -> Closed:
     if item.state == ReviewItem.State.CLOSED:
         return _meanwhile(item)
     _check(why_not_close(item))
+    if item.amount is not None:  # a chargeback, for instance: who closes it gives that money up
+        _demand(item, "close", money_of(item), f"Close “{item}” as decided.", resolution)
     bookings.finish(item, actor, resolution)
     return Closed("The review item is closed.")
 
@@ -254,6 +258,8 @@ def accept(
     if not beyond_limit and standing.missing > settings.ACCEPT_DIFFERENCE:
         raise ReviewRefused(f"{Money(standing.missing, payment.currency)} are missing; that is too much.")
     missing = Money(standing.missing, payment.currency)
+    what = f"Accept {standing.order} as fully paid, {missing} short."
+    _demand(item, "accept", missing, what, reason)
     PaymentEvent.objects.create(
         payment=payment,
         gateway=payment.gateway,
@@ -328,6 +334,8 @@ def pay_back(
         raise ReviewRefused("This money went out of the account; there is nothing to pay back.")
     if payee is None and item.reason != Reason.REFUND_FAILED:  # that account did not work
         payee = bookings.payer(booking)
+    what = f"Pay back {money} of the {money_of(item)} in review{transfers.to_whom(payee)}."
+    _demand(item, "pay-back", money, what, reason)
     key = bookings.move(booking, money.amount, IN_REVIEW, Place(Purpose.REFUNDED), actor, reason)
     try:
         transfer = transfers.pay_back(money, key, actor, payment=item.payment, payee=payee)
@@ -348,6 +356,7 @@ def discard(pk: int, actor: str, reason: str, *, seen: int | None = None) -> Clo
         return _meanwhile(item)
     booking = _money_to_move(item, seen)
     amount = item.amount or 0
+    _demand(item, "discard", money_of(item), f"Discard {money_of(item)}: they belong to no order.", reason)
     bookings.move(booking, amount, IN_REVIEW, Place(Purpose.DISCARDED), actor, reason)
     bookings.finish(item, actor, f"Discarded: {reason}")
     return Closed(f"{Money(amount, booking.currency)} are discarded.")
@@ -367,6 +376,18 @@ def _locked_with_payment(pk: int) -> ReviewItem:
     payment_pk = ReviewItem.objects.values_list("payment_id", flat=True).get(pk=pk)
     Payment.objects.select_for_update().filter(pk=payment_pk).first()
     return _locked(pk)
+
+
+def _demand(item: ReviewItem, act: str, money: Money, what: str, reason: str) -> None:
+    second_person.demand(
+        money,
+        act=act,
+        subject=subject_of(item.pk),
+        what=what,
+        reason=reason,
+        standing=item.amount,
+        order_number=item.merchant_reference,
+    )
 
 
 def _meanwhile(item: ReviewItem) -> Closed:

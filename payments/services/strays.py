@@ -14,23 +14,23 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from django.db.models import Exists, OuterRef, QuerySet, Value
 from django.db.models.functions import Concat
-from django.utils import timezone
 
 from payments import ledger
 from payments.gateways.base import EventOutcome, EventType, GatewayEvent
 from payments.models import Payment, PaymentEvent, ReviewItem, WebhookDelivery
+from payments.services.review_items import close_all
 from shop.kernel.money import Money
 
 State = WebhookDelivery.State
 
-_MONEY = (
+MONEY = (
     EventType.RECEIPT, EventType.CAPTURE, EventType.REFUND, EventType.REFUND_REVERSAL, EventType.CHARGEBACK,
 )  # fmt: skip
 
 
 def are_about_money(news: Iterable[GatewayEvent]) -> bool:
     """Whether money has moved, or is held, for certain."""
-    return any(event.type in _MONEY and event.outcome == EventOutcome.SUCCEEDED for event in news)
+    return any(event.type in MONEY and event.outcome == EventOutcome.SUCCEEDED for event in news)
 
 
 def unanswered(gateway: str, merchant_reference: str) -> QuerySet[Payment]:
@@ -127,14 +127,10 @@ def look_again(gateway: str, merchant_reference: str) -> None:
 
 def is_known(payment: Payment) -> None:
     """The payment's reference is in our books now, and so are the news that have waited for it."""
-    ReviewItem.objects.filter(
-        key=_key(payment.gateway, payment.reference), state=ReviewItem.State.OPEN
-    ).update(
-        state=ReviewItem.State.CLOSED,
+    close_all(
+        ReviewItem.objects.filter(key=_key(payment.gateway, payment.reference)),
+        f"Its payment is known now, of {payment.merchant_reference}: the money is in its books.",
         payment=payment,
-        resolution=f"Its payment is known now, of {payment.merchant_reference}: the money is in its books.",
-        resolved_by="shop",
-        resolved_at=timezone.now(),
     )
 
 

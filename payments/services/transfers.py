@@ -16,7 +16,7 @@ from django.db import transaction
 from django.db.models import Sum
 from django.utils import timezone
 
-from payments.banking.account import NAME_LENGTH, AccountInvalid, our_account, valid_iban
+from payments.banking.account import NAME_LENGTH, AccountInvalid, grouped, our_account, valid_iban
 from payments.banking.pain001 import Credit, FileInvalid, pain001
 from payments.gateways.base import EventOutcome, EventType, GatewayEvent
 from payments.models import (
@@ -189,6 +189,13 @@ def _create(
 def _end_to_end_id(key: str) -> str:
     """Made from the key, and such that nobody can take it for a creditor reference or an order number."""
     return "VK-" + hashlib.sha256(key.encode()).hexdigest()[:20].upper()
+
+
+def to_whom(payee: Payee | None) -> str:
+    """For a sentence: where the money goes, if that is not back to whoever sent it."""
+    if payee is None:
+        return ""
+    return f" to {payee.name or 'an account'}{f', {grouped(payee.iban)}' if payee.iban else ' that is to be asked for'}"
 
 
 # --- the payee's account ---------------------------------------------------------------------------------

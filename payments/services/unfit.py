@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from django.db import DataError, transaction
-from django.utils import timezone
 
 from payments.gateways.base import GatewayEvent
 from payments.models import Payment, ReviewItem, WebhookDelivery
+from payments.services.review_items import close_all
 
 State = WebhookDelivery.State
 
@@ -87,14 +87,8 @@ def read(delivery: WebhookDelivery) -> list[GatewayEvent]:
 def close(delivery: WebhookDelivery, actor: str, message: str) -> None:
     """Nothing is left to decide about one that could be processed after all."""
     if is_ours(delivery) and delivery.state not in (State.RECEIVED, State.REJECTED):
-        ReviewItem.objects.filter(
-            webhook=delivery, reason=ReviewItem.Reason.UNFIT, state=ReviewItem.State.OPEN
-        ).update(
-            state=ReviewItem.State.CLOSED,
-            resolution=message,
-            resolved_by=actor,
-            resolved_at=timezone.now(),
-        )
+        unfit = ReviewItem.objects.filter(webhook=delivery, reason=ReviewItem.Reason.UNFIT)
+        close_all(unfit, message, actor)
 
 
 def _shown(text: str) -> str:

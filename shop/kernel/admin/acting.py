@@ -3,24 +3,32 @@
 GET lists per object what will happen, or why it is left out, and shows the form. POST does it object by object
 through a service and says what came of each. Nothing acts on GET. Without its permission an act has no
 button, no entry in the list's menu, and its addresses answer 403.
+
+What its service says takes a second person is not done but asked for; see `shop.kernel.second_person`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from urllib.parse import urlencode
 
 from django import forms
+from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import AdminForm
 from django.core.exceptions import PermissionDenied
-from django.db.models import Model, QuerySet
+from django.db.models import Model, Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.translation import gettext as _
+
+from shop.kernel import second_person
+from shop.kernel.models import ActRequest
+from shop.kernel.money import Money
+from shop.kernel.second_person import SecondPersonNeeded
 
 if TYPE_CHECKING:
     _Admin = admin.ModelAdmin[Any]
@@ -64,6 +72,7 @@ class Act:
     follows: ClassVar[str] = ""
     dangerous: ClassVar[bool] = False
     on_list: ClassVar[bool] = True
+    may_take_two: ClassVar[bool] = False  # above an amount its service demands a second person
     refusals: ClassVar[tuple[type[Exception], ...]] = ()
 
     def name(self, subject: Any) -> str:
@@ -107,7 +116,7 @@ class Row:
     why_not: str
     will: str
     seen: str
-    outcome: str = ""  # done, repeated, refused
+    outcome: str = ""  # done, repeated, refused, asked
     message: str = ""
     field: str = ""  # that the refusal is about
 
@@ -122,14 +131,74 @@ class Button:
     dangerous: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Where acts are asked for: how to find them, what they are about, and its address, by the key of an object."""
+
+    acts: Mapping[str, Act]
+    subject: Callable[[int], Any]
+    url: Callable[[int], str]
+
+    def act(self, slug: str) -> Act:
+        return self.acts[slug]
+
+
+PAGES: dict[str, Page] = {}
+
+
+def page_of(name: str) -> Page:
+    return PAGES[name]
+
+
+def filled_in(form: ActForm) -> dict[str, str]:
+    """What was typed, so that the same form can be made again."""
+    typed = {name: form.data.get(form.add_prefix(name)) for name in form.fields}
+    return {name: value for name, value in typed.items() if value is not None}
+
+
+def second_person_above(act: Act, subject: Any) -> Money | None:
+    """For the act's page: the amount above which it takes a second person, if it may."""
+    limit, currency = settings.SECOND_PERSON_ABOVE, getattr(subject, "currency", "") or settings.CURRENCY
+    return Money(limit, currency) if limit and act.may_take_two else None
+
+
 class ActingAdmin(_Admin):
     """A `ModelAdmin` whose objects have acts."""
 
     acts: ClassVar[tuple[Act, ...]] = ()
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        PAGES[self._page_name] = Page(
+            acts={act.slug: act for act in self.acts},
+            subject=lambda pk: self.model._base_manager.filter(pk=pk).first(),
+            url=lambda pk: reverse(
+                f"{self.admin_site.name}:{self.opts.app_label}_{self.opts.model_name}_change", args=[pk]
+            ),
+        )
+
+    @property
+    def _page_name(self) -> str:
+        return str(self.opts.label_lower)
+
     def act_subjects(self, request: HttpRequest) -> QuerySet[Any]:
         """The objects with what `why_not` and `will` read of them."""
         return self.get_queryset(request)
+
+    def may(self, request: HttpRequest, act: Act, subject: Any) -> bool:
+        """Whether this person may do it to this object, beyond the act's own permission."""
+        return True
+
+    def order_number_of(self, subject: Any) -> str:
+        """What is asked of a second person about this order is shown too."""
+        return ""
+
+    def requests_about(self, subject: Any) -> QuerySet[ActRequest]:
+        """What waits for a second person here, or anywhere about the same order."""
+        about = Q(page=self._page_name, object_id=subject.pk)
+        if number := self.order_number_of(subject):
+            about |= Q(order_number=number)
+        return second_person.waiting().filter(about).select_related("asked_by").order_by("pk")
 
     # --- where they are reached --------------------------------------------------------------------------
 
@@ -161,13 +230,14 @@ class ActingAdmin(_Admin):
                 dangerous=act.dangerous,
             )
             for act in self.acts
-            if act.allowed_for(request) and act.applies(subject)
+            if act.allowed_for(request) and act.applies(subject) and self.may(request, act, subject)
         ]
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kw: Any) -> Any:
         subject = context.get("original")
         if subject is not None:
             context["act_buttons"] = self.buttons(request, subject)
+            context["act_requests"] = self.requests_about(subject)
         return super().render_change_form(request, context, *args, **kw)
 
     def _menu_entry_of(self, act: Act) -> Any:
@@ -192,6 +262,8 @@ class ActingAdmin(_Admin):
             subjects = self._chosen(request, object_id)
             if len(subjects) > 1 and not act.on_list:
                 raise Http404(_("This is done one by one."))
+            if not all(self.may(request, act, subject) for subject in subjects):
+                raise PermissionDenied
             rows = [self._row(act, subject) for subject in subjects]
             data = request.POST if request.method == "POST" else None
             form = act.form(data, subjects=subjects, user=request.user)
@@ -200,13 +272,12 @@ class ActingAdmin(_Admin):
                 chosen = set(data.getlist("do"))
                 for row in rows:
                     if single or str(row.subject.pk) in chosen:
-                        self._do(act, row, form.cleaned_data, request)
+                        self._do(act, row, form, request, single)
                 if not single:
                     return self._page(request, act, rows, form, "admin/act_results.html")
                 (row,) = rows
                 if row.outcome != "refused":
-                    level = messages.INFO if row.outcome == "repeated" else messages.SUCCESS
-                    self.message_user(request, row.message, level=level)
+                    self.message_user(request, row.message, level=_LEVELS[row.outcome])
                     return HttpResponseRedirect(row.url)
                 form.add_error(row.field if row.field in form.fields else None, row.message)
                 rows = [self._row(act, subject) for subject in self._chosen(request, object_id)]
@@ -239,10 +310,25 @@ class ActingAdmin(_Admin):
             seen=act.seen(subject),
         )
 
-    def _do(self, act: Act, row: Row, data: dict[str, Any], request: HttpRequest) -> None:
+    def _do(self, act: Act, row: Row, form: ActForm, request: HttpRequest, single: bool) -> None:
+        seen = request.POST.get(f"seen-{row.subject.pk}", "")
         try:
-            seen = request.POST.get(f"seen-{row.subject.pk}", "")
-            result = act.do(row.subject, data, request.user.get_username(), seen)
+            result = act.do(row.subject, form.cleaned_data, request.user.get_username(), seen)
+        except SecondPersonNeeded as needed:
+            if not single:  # the form of several is not that of one
+                row.outcome, row.message = "refused", str(needed)
+                return
+            asked = second_person.ask(
+                needed.demand,
+                request.user,
+                page=self._page_name,
+                slug=act.slug,
+                object_id=row.subject.pk,
+                data=filled_in(form),
+                shown=seen,
+                permission=act.permission,
+            )
+            row.outcome, row.message = ("repeated" if asked.repeated else "asked"), asked.message
         except act.refusals as refusal:
             row.outcome, row.message = "refused", str(refusal)
             row.field = getattr(refusal, "field", "")
@@ -262,8 +348,12 @@ class ActingAdmin(_Admin):
             "rows": rows,
             "possible": any(not row.why_not for row in rows),
             "single": rows[0] if len(rows) == 1 else None,
+            "second_person_above": second_person_above(act, rows[0].subject),
             "form": form,
             "adminform": AdminForm(plain_form, [(None, {"fields": visible})], {}, (), self),
             "media": self.media + form.media,
         }
         return TemplateResponse(request, template, context)
+
+
+_LEVELS = {"done": messages.SUCCESS, "repeated": messages.INFO, "asked": messages.WARNING}

@@ -68,6 +68,7 @@ class Command(BaseCommand):
             )
 
     def _each_to_its_end(self) -> None:
+        settings.SECOND_PERSON_ABOVE = 0  # the demo is one person
         self._paid_by_the_customer()
         self._confirmed_by_hand()
         self._timed_out()
