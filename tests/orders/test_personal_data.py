@@ -23,6 +23,7 @@ from orders.services import mails, personal_data, steps
 from orders.services.audit import StepRef
 from orders.services.notes import change_notes
 from orders.services.personal_data import ErasureRefused
+from orders.services.placing import Address
 from orders.services.timeline import timeline
 from payments.models import (
     Allocation,
@@ -37,7 +38,6 @@ from payments.models import (
 from payments.services import proving, refunding, reviewing, statement_files, transfers
 from shop.kernel.models import Erasure, OutboxMessage
 from shop.kernel.redaction import Redactor
-from tests import factories
 from tests.orders.conftest import PickyMailbox
 from tests.orders.practice_shop import PracticeShop
 from tests.payments.conftest import bank, our_account
@@ -52,7 +52,7 @@ NAME = "Zenobia Quill"
 STREET = "Marzipanstieg 77"
 IBAN = "DE02500105170137075030"
 SECRETS = ("zenobia", "quill", "marzipanstieg", "DE02 5001", IBAN, "55512345")
-HOME = factories.Address(NAME, STREET, "23552", "Lübeck", "DE")
+HOME = Address(NAME, STREET, "23552", "Lübeck", "DE")
 
 
 @pytest.fixture(autouse=True)
