@@ -186,7 +186,7 @@ def test_what_very_many_have_is_found_newest_first_and_said_so(
     assert list(answer.context["cl"].result_list) == newest
     assert "the newest 5 are listed" in answer.content.decode()
     exported = admin.get(f"{ORDERS}export.csv", {"q": "@example.com"})
-    assert len(b"".join(exported).splitlines()) == 601  # type: ignore[arg-type]
+    assert len(b"".join(exported).splitlines()) == 601
 
 
 @pytest.mark.parametrize(
@@ -321,7 +321,7 @@ def rows_of(answer: Any) -> list[list[str]]:
 @pytest.mark.parametrize("url", LISTS)
 def test_a_csv_file_has_what_the_list_shows_in_its_order(url: str, years: None, admin: Client) -> None:
     heading, *rows = rows_of(admin.get(f"{url}export.csv"))
-    assert len(rows) == LISTS[url].objects.count()
+    assert len(rows) == LISTS[url]._default_manager.count()
     assert len({len(row) for row in (heading, *rows)}) == 1
 
 
@@ -347,7 +347,7 @@ def test_no_cell_is_a_formula(name: str, years: None, admin: Client) -> None:
     url = f"{ORDERS}export.{{}}?q={order.number}"
     heading, row = rows_of(admin.get(url.format("csv")))
     assert row[heading.index("customer")] == f"'{name}"
-    book = zipfile.ZipFile(io.BytesIO(b"".join(admin.get(url.format("xlsx")))))  # type: ignore[arg-type]
+    book = zipfile.ZipFile(io.BytesIO(b"".join(admin.get(url.format("xlsx")))))
     sheet = book.read("xl/worksheets/sheet1.xml").decode()
     assert "<f>" not in sheet
     assert 't="inlineStr"' in sheet
@@ -361,7 +361,7 @@ def test_an_amount_below_zero_is_a_number() -> None:
 
 def test_a_workbook_has_numbers_and_dates(years: None, admin: Client) -> None:
     answer = admin.get(f"{ORDERS}export.xlsx?status__exact=cancelled")
-    book = zipfile.ZipFile(io.BytesIO(b"".join(answer)))  # type: ignore[arg-type]
+    book = zipfile.ZipFile(io.BytesIO(b"".join(answer)))
     sheet = book.read("xl/worksheets/sheet1.xml").decode()
     cancelled = Order.objects.filter(status="cancelled")
     assert sheet.count("<row ") == cancelled.count() + 1

@@ -22,9 +22,10 @@ from django.db import connection, transaction
 from django.http import HttpResponse
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
+from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from orders.models import ApiKey, DeadLetter, Order
+from orders.models import ApiKey, DeadLetter, Difference, Order, ReconcileRun
 from payments.gateways import gateway
 from payments.models import (
     BankStatement,
@@ -36,6 +37,7 @@ from payments.models import (
 )
 from shop import schedule_pages
 from shop.kernel.admin.acting import ActingAdmin
+from shop.kernel.models import ActRequest, Erasure
 from shop.models import ScheduleAct
 from shop.schedules.engine import ScheduleProblem
 from shop.up import ports
@@ -52,6 +54,8 @@ NEVER = None  # not even a superuser
 
 # Who sees rows of this kind, who adds, changes, deletes them.
 MODELS: dict[str, tuple[str | None, str | None, str | None, str | None]] = {
+    "kernel_actrequest": (EVERY_ROLE, NEVER, NEVER, NEVER),
+    "kernel_erasure": (EVERY_ROLE, NEVER, NEVER, NEVER),
     "kernel_outboxmessage": ("ops", NEVER, NEVER, NEVER),
     "ops_scheduleact": (EVERY_ROLE, NEVER, NEVER, NEVER),
     "orders_apikey": (ADMIN, ADMIN, NEVER, NEVER),
@@ -86,7 +90,11 @@ ACTS = {
     "orders_order_refund": "payments",
     "orders_order_watch-payment": "payments",
     "orders_order_stop-watching": "payments",
+    "orders_order_erase-customer": ADMIN,
     "orders_difference_fix": "ops",
+    "kernel_actrequest_approve": "payments",  # whoever may do what was asked for
+    "kernel_actrequest_decline": "payments",
+    "kernel_actrequest_withdraw": NEVER,  # but for who asked
     "orders_apikey_revoke": ADMIN,
     "payments_payment_refund": "payments",
     "payments_payment_refund-again": "payments",
@@ -139,6 +147,12 @@ PAGES = {
     "charts": EVERY_ROLE,
     "first_steps": EVERY_ROLE,
     "orders_mail_html": EVERY_ROLE,
+    "orders_order_personal_data": ADMIN,
+    "orders_order_export": EVERY_ROLE,
+    "payments_payment_export": EVERY_ROLE,
+    "payments_reviewitem_export": EVERY_ROLE,
+    "payments_banktransaction_export": EVERY_ROLE,
+    "payments_outgoingtransfer_export": EVERY_ROLE,
 }
 ACTING_PAGES = {
     "password_change": STAFF,
@@ -273,7 +287,18 @@ def everything(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     )  # fmt: skip
     AccessAttempt.objects.create(username="x", failures_since_start=5)
     AccessLog.objects.create(username="x")
-    User.objects.create_user("colleague")
+    colleague = User.objects.create_user("colleague")
+    order = Order.objects.all()[0]
+    ActRequest.objects.create(
+        act="confirm", subject="x", what="Confirm it.", amount=1, currency="EUR", page="orders_order",
+        slug="confirm-payment", object_id=order.pk, permission="orders.confirm_payment", asked_by=colleague,
+    )  # fmt: skip
+    Difference.objects.create(
+        kind="saga", subject="x", weight="money", sentence="It differs.", remedy="roll it back",
+        order=order, first_seen_at=timezone.now(), last_seen_at=timezone.now(),
+    )  # fmt: skip
+    ReconcileRun.objects.create(key="x", actor="ops")
+    Erasure.objects.create(person="0" * 64, actor="admin", reason="asked for")
 
 
 def person(role: str) -> Client:
@@ -293,6 +318,7 @@ def urls(door: Door) -> list[str]:
         "<uuid:key>": str(uuid4()),
         "<path:number>": Order.objects.values_list("number", flat=True)[0],
         "<str:schedule_id>": "hourly-payment-batch",
+        "<str:kind>": "csv",
         "<path:content_type_id>/<path:object_id>": "1/1",
         "^(?P<app_label>kernel|payments|orders|auth|axes|ops)/$": "orders/",
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -155,7 +155,7 @@ def _in_pieces(file: IO[bytes]) -> Iterator[bytes]:
 # --- under ASGI ------------------------------------------------------------------------------------------
 
 
-async def _for_asgi(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
+async def _for_asgi(chunks: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
     """Made in a thread of its own, which has a connection of its own, one chunk whenever one is wanted.
 
     Given a plain iterator, Django would collect all of it first. The thread ends what is open also when the reader
