@@ -63,14 +63,14 @@ def test_amounts_are_understood_as_people_type_them(typed: str, meant: list[int]
     ("typed", "sought"),
     [
         ("DE02 1203 0000 0000 2020 51", "DE02120300000000202051"),
-        (" de02 1203 0000", "de0212030000"),
+        (" de02 1203 0000", "DE0212030000"),
         ("RF18 5390 0754 7034", "RF18539007547034"),
         ("DE02120300000000202051", "DE02120300000000202051"),
-        ("RE12 345", "RE12 345"),
-        ("Ada Lovelace", "Ada Lovelace"),
+        ("RE12 345", ""),
+        ("Ada Lovelace", ""),
     ],
 )
-def test_only_what_is_written_in_groups_is_put_together(typed: str, sought: str) -> None:
+def test_what_may_be_an_iban_is_put_together(typed: str, sought: str) -> None:
     assert iban_meant(typed) == sought
 
 
