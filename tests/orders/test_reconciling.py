@@ -400,7 +400,9 @@ def test_they_are_on_the_work_queue_until_they_are_gone(
     look()
 
     def count() -> int:
-        return next(t.count for t in tasks(User.objects.get(username="admin")) if "Differences" in str(t.label))
+        return next(
+            t.count for t in tasks(User.objects.get(username="admin")) if "Differences" in str(t.label)
+        )
 
     assert count() == 1
     only(monkeypatch, that_finds())

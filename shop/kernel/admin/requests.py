@@ -140,9 +140,9 @@ class ActRequestAdmin(ActingAdmin, LookOnlyAdmin):
     sortable_by: ClassVar = ()
     ordering: ClassVar = ["-id"]
     fields = (
-        "what", "amount_shown", "reason", "about", "asked_by", "asked_at", "state_label", "still_possible",
+        "what", "amount_shown", "reason", "about", "asker", "asked_at", "state_label", "still_possible",
     )  # fmt: skip
-    decided = ("decided_by", "decided_at", "outcome")
+    decided = ("decider", "decided_at", "outcome")
     readonly_fields = (*fields, *decided)
 
     def get_fields(self, request: HttpRequest, obj: ActRequest | None = None) -> tuple[str, ...]:
@@ -158,6 +158,15 @@ class ActRequestAdmin(ActingAdmin, LookOnlyAdmin):
 
     def buttons(self, request: HttpRequest, subject: Any) -> list[Button]:
         return super().buttons(request, subject) if subject.is_open else []
+
+    # By name: a foreign key would lead to the user's page, where most may not go.
+    @admin.display(description=_("asked by"))
+    def asker(self, asked: ActRequest) -> str:
+        return asked.asked_by.get_username()
+
+    @admin.display(description=_("decided by"))
+    def decider(self, asked: ActRequest) -> str:
+        return asked.decided_by.get_username() if asked.decided_by else ""
 
     @admin.display(description=_("amount"))
     def amount_shown(self, asked: ActRequest) -> str:
