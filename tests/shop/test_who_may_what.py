@@ -291,7 +291,8 @@ def everything(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     order = Order.objects.all()[0]
     ActRequest.objects.create(
         act="confirm", subject="x", what="Confirm it.", amount=1, currency="EUR", page="orders.order",
-        slug="confirm-payment", object_id=order.pk, permission="orders.confirm_payment", asked_by=User.objects.create_user("asker"),
+        slug="confirm-payment", object_id=order.pk, permission="orders.confirm_payment",
+        asked_by=User.objects.create_user("asker"),
     )  # fmt: skip
     Difference.objects.create(
         kind="saga", subject="x", weight="money", sentence="It differs.", remedy="roll it back",
