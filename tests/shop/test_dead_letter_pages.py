@@ -160,7 +160,7 @@ def test_index_counts_what_waits_with_the_age_of_the_oldest_and_what_is_mine(log
     dead_letters.snooze(third.pk, "ada", timezone.now() + timedelta(hours=1), "", key="k")
     index = login("ops").get(reverse("admin:index")).content.decode()
     assert "<strong>2</strong> <span>Dead letters" in index
-    assert "<small>The oldest is 3 d old. 1 in your hands.</small>" in index
+    assert "<small>The oldest is 3 d old.</small><small>1 in your hands.</small>" in index
     assert f'href="{LIST}"' in index
 
 
