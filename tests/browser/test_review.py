@@ -56,10 +56,14 @@ def colleague(page: Page) -> Iterator[Page]:
     context.close()
 
 
+QUEUE = {"no reference": "Unmatched money", "ambiguous": "Unmatched money", "too little": "Underpaid"}
+"""Its line in the work queue, by the reason of an item."""
+
+
 def open_item(page: Page, reason: str) -> None:
     """By way of the work queue."""
     page.goto("/admin/")
-    page.get_by_role("link", name="Review items: money that does not fit").click()
+    page.get_by_role("link", name=QUEUE[reason]).click()
     page.get_by_role("link", name=reason, exact=True).first.click()
 
 
