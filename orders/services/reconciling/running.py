@@ -13,6 +13,8 @@ from datetime import datetime
 from itertools import chain, islice
 from typing import Any
 
+from django.db.models import Value
+from django.db.models.functions import Greatest
 from django.utils import timezone
 from temporalio.service import RPCError
 
@@ -129,9 +131,10 @@ def see(kind: str, finding: Finding) -> tuple[Difference, bool]:
             closed_at=None,
             defaults=seen | {"first_seen_at": seen["last_seen_at"]},
         )
-        # Unless another run has just closed it.
+        # Unless another run has just closed it. One that saw it later must not find it unseen since, and close it.
+        later = {"last_seen_at": Greatest("last_seen_at", Value(seen["last_seen_at"]))}
         if new or Difference.objects.filter(pk=row.pk, closed_at=None).update(
-            **seen, mended_at=None, mended_by=""
+            **(seen | later), mended_at=None, mended_by=""
         ):
             for name, value in seen.items():
                 setattr(row, name, value)
