@@ -40,7 +40,7 @@ else:
 
 CAP = 10_000
 MOST_ON_A_TAB = 1000
-MOST_FOUND = 1000
+MOST_FOUND = 200
 RESET = "reset"
 _PASSING = (PAGE_VAR, ERROR_FLAG, RESET, IS_POPUP_VAR, TO_FIELD_VAR)
 """What of an address is not remembered."""
