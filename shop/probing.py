@@ -17,7 +17,7 @@ from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.urls import reverse
 from django.utils.functional import Promise
-from django.utils.translation import get_language, override
+from django.utils.translation import get_language, ngettext, override
 from django.utils.translation import gettext as _g
 from django.utils.translation import gettext_lazy as _
 from temporalio.api.enums.v1 import TaskQueueType
@@ -189,7 +189,12 @@ def _database() -> str:
     except DatabaseError as error:
         raise Down(_g("PostgreSQL does not answer: %s") % error) from error
     if missing:
-        raise Down(_g("%d migrations are missing. Run manage.py migrate.") % missing)
+        told = ngettext(
+            "%d migration is missing. Run manage.py migrate.",
+            "%d migrations are missing. Run manage.py migrate.",
+            missing,
+        )
+        raise Down(told % missing)
     return _g("PostgreSQL %s answers, and all migrations are applied.") % version
 
 
