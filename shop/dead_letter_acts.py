@@ -10,7 +10,7 @@ from django import forms
 from django.contrib.auth import get_user_model
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.translation import gettext as _g
+from django.utils.translation import gettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 
 from orders.models import DeadLetter
@@ -71,7 +71,7 @@ class Retry(LetterAct):
 
     def will(self, subject: DeadLetter) -> str:
         stake = f" ({subject.stake.format()})" if subject.stake else ""
-        return _g("The undo of %s is tried again.") % f"{subject.undo}{stake}"
+        return gettext("The undo of %s is tried again.") % f"{subject.undo}{stake}"
 
     def act(self, letter: DeadLetter, data: dict[str, Any], actor: str) -> Acted:
         return dead_letters.retry(letter.pk, actor, data["reason"], key=data["key"], seen=data["seen"])
@@ -110,7 +110,7 @@ class Resolve(LetterAct):
 
 class HandOverForm(LetterForm):
     to = forms.ModelChoiceField(
-        label=_("To"),
+        label=pgettext_lazy("a person", "To"),
         queryset=get_user_model().objects.none(),
         to_field_name="username",
         required=False,
@@ -136,7 +136,7 @@ class HandOver(LetterAct):
     follows = _("Whoever you choose sees on the work queue how many are in their hands.")
 
     def why_not(self, subject: DeadLetter) -> str:
-        return _g("It is resolved.") if subject.state == DeadLetter.State.RESOLVED else ""
+        return gettext("It is resolved.") if subject.state == DeadLetter.State.RESOLVED else ""
 
     def act(self, letter: DeadLetter, data: dict[str, Any], actor: str) -> Acted:
         to = data["to"].get_username() if data["to"] else ""
@@ -178,7 +178,7 @@ class Wake(LetterAct):
     follows = _("It is back on the queue at once.")
 
     def why_not(self, subject: DeadLetter) -> str:
-        return "" if subject.is_snoozed else _g("It is not snoozed.")
+        return "" if subject.is_snoozed else gettext("It is not snoozed.")
 
     def act(self, letter: DeadLetter, data: dict[str, Any], actor: str) -> Acted:
         return dead_letters.wake(letter.pk, actor, key=data["key"])

@@ -17,7 +17,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, URLPattern, path, reverse
-from django.utils.translation import gettext as _g
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from shop.kernel import temporal
@@ -49,25 +49,25 @@ class _Act:
     def why_not(self, standing: Standing) -> str:
         if self.verb == "sync":
             as_declared = standing.made and not standing.differs
-            return _g("It is as declared; there is nothing to do.") if as_declared else ""
+            return gettext("It is as declared; there is nothing to do.") if as_declared else ""
         if not standing.made:
-            return _g("Temporal does not have it yet; the next worker that starts makes it.")
+            return gettext("Temporal does not have it yet; the next worker that starts makes it.")
         if self.verb == "pause" and standing.paused:
-            return _g("It is paused already.")
+            return gettext("It is paused already.")
         if self.verb == "resume" and not standing.paused:
-            return _g("It is not paused.")
+            return gettext("It is not paused.")
         return ""
 
     def will(self, standing: Standing) -> str:
         """What it means for this schedule, as it is now."""
         match self.verb:
             case "sync" if not standing.made:
-                return _g("It is made: it runs %s.") % standing.schedule.times
+                return gettext("It is made: it runs %s.") % standing.schedule.times
             case "sync":
                 told = {"changed": ", ".join(standing.differs), "times": standing.schedule.times}
-                return _g("It is changed: %(changed)s. It then runs %(times)s.") % told
+                return gettext("It is changed: %(changed)s. It then runs %(times)s.") % told
             case "pause" | "delete" if standing.next and not standing.paused:
-                return _g("The run at %s UTC does not start.") % f"{standing.next[0]:%Y-%m-%d %H:%M}"
+                return gettext("The run at %s UTC does not start.") % f"{standing.next[0]:%Y-%m-%d %H:%M}"
         return ""
 
 

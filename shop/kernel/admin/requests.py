@@ -12,7 +12,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from django.utils.translation import gettext as _g
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from shop.kernel import second_person
@@ -49,7 +49,7 @@ class Decision(Act):
         if subject.is_open:
             return ""
         told = {"state": subject.get_state_display(), "outcome": subject.outcome}
-        return _g("It is %(state)s. %(outcome)s") % told
+        return gettext("It is %(state)s. %(outcome)s") % told
 
     def will(self, subject: ActRequest) -> str:
         asked = {
@@ -57,7 +57,7 @@ class Decision(Act):
             "what": subject.what,
             "reason": subject.reason or "–",
         }
-        return _g("%(who)s asks: %(what)s Reason: %(reason)s") % asked
+        return gettext("%(who)s asks: %(what)s Reason: %(reason)s") % asked
 
 
 class Approve(Decision):
@@ -79,10 +79,12 @@ class Approve(Decision):
 
         def carry_out(request: ActRequest, actors: str) -> Any:
             if not (request.asked_by.is_active and request.asked_by.has_perm(act.permission)):
-                raise _NoLongerPossible(_g("%s may not do this any more.") % request.asked_by.get_username())
+                raise _NoLongerPossible(
+                    gettext("%s may not do this any more.") % request.asked_by.get_username()
+                )
             target = page.subject(request.object_id)
             if target is None:
-                raise _NoLongerPossible(_g("What it is about is gone."))
+                raise _NoLongerPossible(gettext("What it is about is gone."))
             form = act.form(request.data, subjects=[target], user=user)
             if not form.is_valid():
                 raise _NoLongerPossible(" ".join(map(str, _flat(form.errors))))
@@ -117,7 +119,7 @@ def why_not_any_more(request: ActRequest) -> str:
     """Why what was asked for is not possible now; empty if it is."""
     page = page_of(request.page)
     target = page.subject(request.object_id)
-    return _g("What it is about is gone.") if target is None else page.act(request.slug).why_not(target)
+    return gettext("What it is about is gone.") if target is None else page.act(request.slug).why_not(target)
 
 
 def _flat(errors: Any) -> list[str]:
