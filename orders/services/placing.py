@@ -26,6 +26,8 @@ COUNTRIES = {code for code in Locale("en").territories if re.fullmatch("[A-Z]{2}
     *("EU", "EZ", "UN", "QO", "XA", "XB", "ZZ")
 }
 MAX_LINES = 200
+# https://www.rfc-editor.org/rfc/rfc5646#section-2.1
+_LANGUAGE_TAG = re.compile("[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*")
 MAX_AMOUNT = 2**63 - 1  # what the database holds
 
 
@@ -84,6 +86,7 @@ class OrderDraft:
     carrier: str | None = None
     payment_window: timedelta | None = None
     notes: str = ""
+    language: str | None = None  # BCP 47, such as `de-AT`
 
 
 @transaction.atomic
@@ -148,6 +151,7 @@ def _create(
         way=way,
         customer_name=draft.customer_name,
         customer_email=draft.customer_email,
+        language=_ours(draft.language) or settings.LANGUAGE_CODE,
         currency=draft.currency,
         shipping_cost=shipping_cost,
         discount=draft.discount,
@@ -176,6 +180,14 @@ def _create(
     return order
 
 
+def _ours(language: str | None) -> str | None:
+    """That of our languages which a BCP 47 tag asks for: for `de-AT` it is `de`."""
+    if language is None or not _LANGUAGE_TAG.fullmatch(language):
+        return None
+    primary = language.partition("-")[0].lower()
+    return primary if primary in dict(settings.LANGUAGES) else None
+
+
 def _next_number() -> str:
     with connection.cursor() as cursor:
         cursor.execute("SELECT nextval('order_number')")
@@ -200,6 +212,9 @@ def _check(draft: OrderDraft) -> tuple[list[Product], int, int]:
                     wrong(f"{prefix}.{field}", "This is needed.")
             if address.country and address.country not in COUNTRIES:
                 wrong(f"{prefix}.country", f"{address.country!r} is not an ISO 3166 code such as DE.")
+    if draft.language is not None and _ours(draft.language) is None:
+        ours = ", ".join(dict(settings.LANGUAGES))
+        wrong("language", f"{draft.language!r} is not a language of this shop; it has {ours}.")
     if not draft.customer_name.strip():
         wrong("customer.name", "This is needed.")
     if not is_currency(draft.currency):

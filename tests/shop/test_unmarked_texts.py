@@ -72,7 +72,7 @@ def pages() -> list[str]:
 
 
 def values() -> re.Pattern[str]:
-    """What the database holds of people, goods and providers. Its lower-case words are codes, which people get named."""
+    """What the database holds of people, goods and providers. Its lower-case words are codes that have names."""
     found = {
         "typed",
         "demo",
