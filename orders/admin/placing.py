@@ -8,6 +8,7 @@ from uuid import uuid4
 
 from django import forms
 from django.conf import settings
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from orders.models import Order, Product
@@ -21,6 +22,7 @@ from orders.services.placing import (
     OrderInvalid,
     place_order,
 )
+from orders.words import named
 from shop.kernel.forms import AmountField
 
 ADDRESS = ("name", "street", "postal_code", "city", "country")
@@ -69,7 +71,7 @@ class PlaceOrderForm(forms.Form):
         for field, names in (("payment_method", settings.PAYMENT_GATEWAYS), ("carrier", settings.CARRIERS)):
             choice = self.fields[field]
             assert isinstance(choice, forms.ChoiceField)
-            choice.choices = [(name, name.replace("_", " ")) for name in names]
+            choice.choices = [(name, named(name)) for name in names]
         currency = str(self["currency"].value()).strip().upper()
         for field in ("shipping_cost", "discount"):
             amount = self.fields[field]
@@ -86,13 +88,13 @@ def groups(form: PlaceOrderForm) -> list[tuple[str, str, list[forms.BoundField]]
     def fields(*names: str) -> list[forms.BoundField]:
         return [form[name] for name in names]
 
-    same = _("Leave it empty where it is the shipping address.")
+    same = gettext("Leave it empty where it is the shipping address.")
     return [
-        (str(_("Customer")), "", fields("customer_name", "customer_email", "language")),
-        (str(_("Shipping address")), "", fields(*(f"shipping_{name}" for name in ADDRESS))),
-        (str(_("Billing address")), str(same), fields(*(f"billing_{name}" for name in ADDRESS))),
+        (gettext("Customer"), "", fields("customer_name", "customer_email", "language")),
+        (gettext("Shipping address"), "", fields(*(f"shipping_{name}" for name in ADDRESS))),
+        (gettext("Billing address"), same, fields(*(f"billing_{name}" for name in ADDRESS))),
         (
-            str(_("Payment and shipping")),
+            gettext("Payment and shipping"),
             "",
             fields("currency", "payment_method", "carrier", "shipping_cost", "discount", "notes"),
         ),
@@ -148,7 +150,7 @@ def place(form: PlaceOrderForm, lines: forms.BaseFormSet[LineForm], actor: str) 
             _show(error.field, error.message, form, filled)
         return None
     except KeyReused:
-        form.add_error(None, _("This form was sent before with other contents. Open a new one."))
+        form.add_error(None, gettext("This form was sent before with other contents. Open a new one."))
         return None
     return order
 
