@@ -11,6 +11,7 @@ from django.core.paginator import Page, Paginator
 from django.db.models import Prefetch, Q
 from django.http import HttpRequest
 from django.urls import reverse
+from django.utils.formats import number_format
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
@@ -97,7 +98,7 @@ class Choice:
     count: int
 
     def __str__(self) -> str:
-        return f"{self.count:,}"
+        return number_format(self.count, force_grouping=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from django.utils.translation import gettext as _gettext
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from payments.admin import searching
@@ -78,7 +78,7 @@ class BankStatementAdmin(LookOnlyAdmin):
                 return HttpResponseRedirect(reverse("admin:payments_statementfile_change", args=[file.pk]))
         context = {
             **self.admin_site.each_context(request),
-            "title": _gettext("Import a bank statement"),
+            "title": gettext("Import a bank statement"),
             "opts": self.opts,
             "form": form,
             "ibans": our_ibans(),
