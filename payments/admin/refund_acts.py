@@ -236,7 +236,7 @@ def _way_back(payment: Payment) -> str:
 
 
 class TryAgainForm(ActForm):
-    refund = forms.ChoiceField(label=_("Refund"), widget=forms.RadioSelect)
+    refund = forms.ChoiceField(label=_("Which refund"), widget=forms.RadioSelect)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -134,7 +134,9 @@ class ReviewItemAdmin(ActingAdmin, LookOnlyAdmin):
         what: Any = AMOUNT_IS.get(ReviewItem.Reason(item.reason))
         if what is None and item.transaction is not None and item.amount < item.transaction.amount:
             what = gettext("of the %s that came in") % item.transaction.money  # a part was decided before
-        return f"{Money(item.amount, item.currency)} {what or gettext('came in')}"
+        if what is None:
+            what = gettext("came in")
+        return f"{Money(item.amount, item.currency)} {what}"
 
     @admin.display(description=_("payer"))
     def payer(self, item: ReviewItem) -> str:

@@ -124,7 +124,7 @@ class OutgoingTransferAdmin(ActingAdmin, LookOnlyAdmin):
         "order",
         "state_label",
         "created_at",
-        "batch",
+        "batch_link",
     )
     list_filter = ("state", AskedRange)
     list_select_related = ("payment", "batch")

@@ -96,7 +96,7 @@ class StripeGateway:
         if settings.STRIPE_EXTENDED_AUTHORIZATION:
             asked["payment_method_options"] = {"card": {"request_extended_authorization": "if_available"}}
         with _in_our_words():
-            intent = _api().payment_intents.create(asked, {"key": idempotency_key})
+            intent = _api().payment_intents.create(asked, {"idempotency_key": idempotency_key})
         return GatewayResult(intent.id, self.status(intent.id))
 
     def capture(self, payment_reference: str, money: Money, idempotency_key: str) -> GatewayResult:
@@ -113,7 +113,7 @@ class StripeGateway:
                 _api().payment_intents.capture(
                     payment_reference,
                     {"amount_to_capture": amount, "metadata": {"capture_key": idempotency_key}},
-                    {"key": idempotency_key},
+                    {"idempotency_key": idempotency_key},
                 )
         seen = _look(payment_reference)
         with _in_our_words():
@@ -121,7 +121,7 @@ class StripeGateway:
 
     def void(self, payment_reference: str, idempotency_key: str) -> GatewayResult:
         with _in_our_words():
-            _api().payment_intents.cancel(payment_reference, {}, {"key": idempotency_key})
+            _api().payment_intents.cancel(payment_reference, {}, {"idempotency_key": idempotency_key})
         return GatewayResult(payment_reference, self.status(payment_reference))
 
     def renew(self, payment_reference: str, idempotency_key: str) -> GatewayResult:
@@ -149,7 +149,7 @@ class StripeGateway:
                         "amount": amount,
                         "metadata": {"merchant_reference": reference, "idempotency_key": idempotency_key},
                     },
-                    {"key": idempotency_key},
+                    {"idempotency_key": idempotency_key},
                 )
                 refund: Json = made.to_dict()
             elif earlier["amount"] != amount:

@@ -134,7 +134,7 @@ def pay_back(
     missing = tell_what_is_missing(payment, f"{done} {reason}", actor)
     if not all(transfer.payee_iban for transfer in made):
         done += " " + _("An account is missing: enter it with the transfer.")
-    return PaidBack(f"{done} {_('The order waits for %s now.') % missing}")
+    return PaidBack(" ".join((done, _("The order waits for %s now.") % missing)))
 
 
 def tell_what_is_missing(payment: Payment, what: str, actor: str) -> Money:

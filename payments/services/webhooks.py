@@ -143,7 +143,7 @@ def _wait(delivery: WebhookDelivery, news: Sequence[GatewayEvent], state: str, o
         return Taken(unknown)
     delivery.state, delivery.error = State.WAITING, unknown
     if strays.are_about_money(news) and not opening:
-        delivery.error = f"{unknown} {_('A person has to decide: see the review list.')}"
+        delivery.error = " ".join((unknown, _("A person has to decide: see the review list.")))
     delivery.save(update_fields=["state", "error"])
     if strays.are_about_money(news) and not opening:
         strays.review(delivery.gateway, delivery.payment_reference)
