@@ -18,7 +18,7 @@ from django import forms
 from django.apps import apps
 from django.conf import settings
 from django.contrib.admin import site
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
 from django.db import models
 from django.http import HttpResponse
 from django.test import Client
@@ -80,6 +80,7 @@ def values() -> re.Pattern[str]:
         "test",
         *(str(getattr(settings, f"BANK_{part}")) for part in ("BIC", "ACCOUNT_HOLDER", "NAME")),
         *User.objects.values_list("username", flat=True),
+        *Group.objects.values_list("name", flat=True),
     }
     kinds = models.CharField | models.TextField | models.UUIDField
     for model in apps.get_models():
