@@ -16,7 +16,7 @@ from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.functional import Promise
-from django.utils.translation import gettext, ngettext
+from django.utils.translation import gettext, ngettext, pgettext
 from django.utils.translation import gettext_lazy as _
 
 from orders.models import DeadLetter, Order, Saga, SagaStep
@@ -248,7 +248,7 @@ def _share(part: int, whole: int) -> str:
 
 
 def _day(day: date) -> str:
-    return date_format(day, "j M")
+    return date_format(day, pgettext("a day as Django formats it", "j M"))
 
 
 def _midnight(day: date) -> datetime:

@@ -158,6 +158,7 @@ EXPORT_COLUMNS = (
     Column(_("status"), lambda order: str(order.get_status_display())),
     Column(_("customer"), lambda order: order.customer_name),
     Column(_("e-mail"), lambda order: order.customer_email),
+    Column(_("language"), lambda order: order.language),
     Column(_("postal code"), lambda order: order.shipping_postal_code),
     Column(_("city"), lambda order: order.shipping_city),
     Column(_("country"), lambda order: order.shipping_country),

@@ -21,7 +21,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.safestring import SafeString
-from django.utils.translation import gettext
+from django.utils.translation import gettext, override
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST
@@ -233,7 +233,8 @@ class OrderAdmin(ActingAdmin, FastListAdmin):
         if not self.has_view_permission(request):
             raise PermissionDenied
         order = get_object_or_404(Order.objects.prefetch_related("lines"), pk=object_id)
-        slip = packing_slip(order, settings.SHOP_NAME)
+        with override(order.language):  # it goes to the customer
+            slip = packing_slip(order, settings.SHOP_NAME)
         disposition = f'inline; filename="{order.number}.pdf"'
         return HttpResponse(
             slip, content_type="application/pdf", headers={"Content-Disposition": disposition}

@@ -44,6 +44,11 @@ class PlaceOrderForm(forms.Form):
 
     customer_name = forms.CharField(label=_("Name"), max_length=200)
     customer_email = forms.EmailField(label=_("E-mail"))
+    language = forms.ChoiceField(
+        label=_("Language"),
+        choices=settings.LANGUAGES,
+        help_text=_("Mails to the customer are written in it."),
+    )
     currency = forms.CharField(label=_("Currency"), max_length=3)
     payment_method = forms.ChoiceField(label=_("Payment method"))
     carrier = forms.ChoiceField(label=_("Carrier"))
@@ -56,6 +61,7 @@ class PlaceOrderForm(forms.Form):
         super().__init__(*args, **kwargs)
         self.fields |= _address_fields("shipping", required=True) | _address_fields("billing", required=False)
         self.initial.update(
+            language=settings.LANGUAGE_CODE,
             currency=settings.CURRENCY,
             carrier=settings.CARRIER,
             shipping_cost=settings.SHIPPING_COST,
@@ -84,7 +90,7 @@ def groups(form: PlaceOrderForm) -> list[tuple[str, str, list[forms.BoundField]]
 
     same = gettext("Leave it empty where it is the shipping address.")
     return [
-        (gettext("Customer"), "", fields("customer_name", "customer_email")),
+        (gettext("Customer"), "", fields("customer_name", "customer_email", "language")),
         (gettext("Shipping address"), "", fields(*(f"shipping_{name}" for name in ADDRESS))),
         (gettext("Billing address"), same, fields(*(f"billing_{name}" for name in ADDRESS))),
         (
@@ -166,6 +172,7 @@ def _draft(data: dict[str, Any], lines: list[LineForm]) -> OrderDraft:
         shipping_cost=data["shipping_cost"],
         discount=data["discount"] or 0,
         notes=data["notes"],
+        language=data["language"],
     )
 
 

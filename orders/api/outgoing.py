@@ -97,6 +97,7 @@ class OrderOut(BaseModel):
     total: Amount
     amount_received: Amount
     currency: str
+    language: Annotated[str, Field(description="What the customer's mails are written in.")]
     deadline: Annotated[datetime | None, Field(description="Until when the money must have arrived.")]
     payment: PaymentOut
     saga: SagaOut | None
@@ -147,6 +148,7 @@ def order_now(number: str) -> OrderOut:
         total=order.total,
         amount_received=totals.received if totals else 0,
         currency=order.currency,
+        language=order.language,
         deadline=saga.pay_until if saga else None,
         payment=PaymentOut(
             gateway=payment.gateway if payment else order.payment_method,

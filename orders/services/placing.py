@@ -28,6 +28,8 @@ COUNTRIES = {code for code in Locale("en").territories if re.fullmatch("[A-Z]{2}
     *("EU", "EZ", "UN", "QO", "XA", "XB", "ZZ")
 }
 MAX_LINES = 200
+# https://www.rfc-editor.org/rfc/rfc5646#section-2.1
+_LANGUAGE_TAG = re.compile("[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*")
 MAX_AMOUNT = 2**63 - 1  # what the database holds
 
 
@@ -86,6 +88,7 @@ class OrderDraft:
     carrier: str | None = None
     payment_window: timedelta | None = None
     notes: str = ""
+    language: str | None = None  # BCP 47, such as `de-AT`
 
 
 @transaction.atomic
@@ -152,6 +155,7 @@ def _create(
         way=way,
         customer_name=draft.customer_name,
         customer_email=draft.customer_email,
+        language=_ours(draft.language) or settings.LANGUAGE_CODE,
         currency=draft.currency,
         shipping_cost=shipping_cost,
         discount=draft.discount,
@@ -178,6 +182,14 @@ def _create(
         for line, product in zip(draft.lines, products, strict=True)
     )
     return order
+
+
+def _ours(language: str | None) -> str | None:
+    """That of our languages which a BCP 47 tag asks for: for `de-AT` it is `de`."""
+    if language is None or not _LANGUAGE_TAG.fullmatch(language):
+        return None
+    primary = language.partition("-")[0].lower()
+    return primary if primary in dict(settings.LANGUAGES) else None
 
 
 def _next_number() -> str:
@@ -207,6 +219,13 @@ def _check(draft: OrderDraft) -> tuple[list[Product], int, int]:
                     f"{prefix}.country",
                     _("{text!r} is not an ISO 3166 code such as DE.").format(text=address.country),
                 )
+    if draft.language is not None and _ours(draft.language) is None:
+        wrong(
+            "language",
+            _("{text!r} is not a language of this shop; it has {languages}.").format(
+                text=draft.language, languages=", ".join(dict(settings.LANGUAGES))
+            ),
+        )
     if not draft.customer_name.strip():
         wrong("customer.name", _("This is needed."))
     if not is_currency(draft.currency):
