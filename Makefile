@@ -11,7 +11,7 @@ COMPILE = $(UV) pip compile --universal --python-version 3.11 --generate-hashes 
 
 export DATA_DIR
 
-.PHONY: run test replay drill bench lint audit clean lock
+.PHONY: run test messages replay drill bench lint audit clean lock
 
 # `exec`: a signal to make reaches the supervisor itself. The shop on one's own machine is a practice shop.
 run: .venv/run.stamp
@@ -23,6 +23,10 @@ test: .venv/dev.stamp
 # The gate before a release: the present code replays what orders of all kinds have recorded.
 replay: .venv/dev.stamp
 	@$(BIN)/python -m pytest --quiet tests/orders/test_replay.py
+
+# Collects what is to be translated, and compiles what is.
+messages: .venv/dev.stamp
+	@$(BIN)/python -m tests.messages
 
 # A bad day on the real processes, told step by step: dead letters and their retry, a saga that is terminated.
 drill: .venv/dev.stamp

@@ -12,6 +12,7 @@ from typing import Any
 
 from django.conf import settings
 from django.dispatch import receiver
+from django.utils.translation import gettext, gettext_noop
 
 from orders.models import Mail, Order, OrderEvent, Saga
 from orders.services import lifecycle, mails
@@ -90,7 +91,9 @@ def _too_much(payment: Payment, totals: Totals, came: Money) -> ReviewItem:
         ReviewItem.Reason.TOO_MUCH,
         payment,
         over,
-        f"{received} have come in for {expected}: {over} too much.",
+        gettext("{received} have come in for {expected}: {over} too much.").format(
+            received=received, expected=expected, over=over
+        ),
     )
 
 
@@ -109,7 +112,9 @@ def _take_late_money(saga: Saga, payment: Payment, totals: Totals, money: Money)
             ReviewItem.Reason.LATE,
             payment,
             money,
-            f"{money} have come in, but the order is {saga.order.get_status_display()}.",
+            gettext("{money} have come in, but the order is {status}.").format(
+                money=money, status=saga.order.get_status_display()
+            ),
         )
     ]
 
@@ -197,7 +202,9 @@ def review_undeliverable(message: OutboxMessage, **_: Any) -> None:
     if not saga.is_final:
         asked = message.payload.get("reason")
         reason = (
-            f"{asked} (its workflow was lost in Temporal)" if asked else "The workflow was lost in Temporal"
+            f"{asked} (its workflow was lost in Temporal)"
+            if asked
+            else gettext_noop("The workflow was lost in Temporal")
         )
         lifecycle.roll_back_orphan(saga.pk, reason, f"message-{message.pk}")
     text = f"“{message.name}” could not be delivered: the order's workflow had ended ({message.last_error})."

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
+from django.utils.translation import gettext_noop
 from stdnum import iso11649
 
 PREFIX = "ORD"
@@ -161,13 +162,15 @@ def find(texts: Iterable[str], known: Callable[[str], bool] | None = None) -> Fo
     )
 
 
-_WHERE_IT_ENDS = "It is not clear where the order number ends."
-_CONFUSED = "The letter O and the digit 0 are confused in it."
-_WRONG_CHECK_DIGITS = "The check digits of its creditor reference do not fit: a character is wrong."
-_MORE_DIGITS = "The check digits fit, but further digits touch it."
-_TOUCHES_A_WORD = "The order number touches the word before it."
-_BEHIND_ANOTHER = "The number stands behind an order number."
-_NOTHING_ELSE = "The text is nothing but this number."
+_WHERE_IT_ENDS = gettext_noop("It is not clear where the order number ends.")
+_CONFUSED = gettext_noop("The letter O and the digit 0 are confused in it.")
+_WRONG_CHECK_DIGITS = gettext_noop(
+    "The check digits of its creditor reference do not fit: a character is wrong."
+)
+_MORE_DIGITS = gettext_noop("The check digits fit, but further digits touch it.")
+_TOUCHES_A_WORD = gettext_noop("The order number touches the word before it.")
+_BEHIND_ANOTHER = gettext_noop("The number stands behind an order number.")
+_NOTHING_ELSE = gettext_noop("The text is nothing but this number.")
 
 
 def _readings(text: _Text) -> Iterator[_Reading]:

@@ -2,12 +2,13 @@ from axes.apps import AppConfig as AxesConfig
 from django.apps import AppConfig
 from django.contrib.admin import apps as admin_apps
 from django.db.models.signals import post_migrate
+from django.utils.translation import gettext_lazy as _
 
 
 class ShopConfig(AppConfig):
     name = "shop"
     label = "ops"
-    verbose_name = "Operations"
+    verbose_name = _("Operations")
 
     def ready(self) -> None:
         from django.apps import apps
@@ -29,4 +30,4 @@ class LogInsConfig(AxesConfig):  # type: ignore[misc]  # it has no types
     """Axes, under the name that the staff site shows."""
 
     default = False
-    verbose_name = "Log-ins"
+    verbose_name = _("Log-ins")

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.conf import settings
 from django.db import models
 from django.utils import timezone
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from django_otp.models import Device, ThrottlingMixin
 from django_otp.oath import TOTP
@@ -53,7 +54,7 @@ class Authenticator(ThrottlingMixin, Device):  # type: ignore[misc]  # they have
         permissions: ClassVar = [("reset_authenticator", "Can reset the second factor of others")]
 
     def __str__(self) -> str:
-        return f"second factor of {self.user}"
+        return str(gettext("second factor of %s") % self.user)
 
     def get_throttle_factor(self) -> int:
         return 1
@@ -97,13 +98,15 @@ class RecoveryCode(models.Model):
     used_at = models.DateTimeField(null=True, editable=False)
 
     class Meta:
+        verbose_name = _("recovery code")
+        verbose_name_plural = _("recovery codes")
         default_permissions: ClassVar = ()
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["authenticator", "digest"], name="recovery_code_once")
         ]
 
     def __str__(self) -> str:
-        return f"recovery code {self.pk}"
+        return gettext("recovery code %s") % self.pk
 
 
 # --- codes -----------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+from django.utils.formats import number_format
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
@@ -69,8 +70,8 @@ def _grid(top: float, is_rate: bool) -> SafeString:
 def _short(value: float) -> str:
     for size, unit in ((1_000_000, "M"), (1000, "k")):
         if value >= size:
-            return f"{value / size:g}{unit}"
-    return f"{value:g}"
+            return f"{number_format(f'{value / size:g}')}{unit}"
+    return number_format(f"{value:g}")
 
 
 def _names(figure: Figure) -> SafeString:

@@ -10,6 +10,7 @@ from django import forms
 from django.contrib.auth import get_user_model
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.translation import gettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 
 from orders.models import DeadLetter
@@ -58,9 +59,9 @@ class RetryForm(LetterForm):
 
 class Retry(LetterAct):
     slug = "retry"
-    label = "Retry"
+    label = _("Retry")
     form = RetryForm
-    follows = (
+    follows = _(
         "The undo is tried again under its old idempotency key, so what has happened already does not "
         "happen twice. With its last dead letter closed, the order is cancelled and its customer is told."
     )
@@ -70,7 +71,7 @@ class Retry(LetterAct):
 
     def will(self, subject: DeadLetter) -> str:
         stake = f" ({subject.stake.format()})" if subject.stake else ""
-        return f"The undo of {subject.undo}{stake} is tried again."
+        return gettext("The undo of %s is tried again.") % f"{subject.undo}{stake}"
 
     def act(self, letter: DeadLetter, data: dict[str, Any], actor: str) -> Acted:
         return dead_letters.retry(letter.pk, actor, data["reason"], key=data["key"], seen=data["seen"])
@@ -87,12 +88,12 @@ class ResolveForm(LetterForm):
 
 class Resolve(LetterAct):
     slug = "resolve"
-    label = "Resolve by hand"
+    label = _("Resolve by hand")
     may_take_two = True
     permission = RESOLVE
     form = ResolveForm
     dangerous = True
-    follows = (
+    follows = _(
         "Only if you, or somebody you trust, have undone the step: nothing is done by this, neither at the provider "
         "nor in our books of money and stock. With its last dead letter closed, the order is cancelled and its "
         "customer is told."
@@ -109,7 +110,7 @@ class Resolve(LetterAct):
 
 class HandOverForm(LetterForm):
     to = forms.ModelChoiceField(
-        label=_("To"),
+        label=pgettext_lazy("a person", "To"),
         queryset=get_user_model().objects.none(),
         to_field_name="username",
         required=False,
@@ -130,12 +131,12 @@ class HandOverForm(LetterForm):
 
 class HandOver(LetterAct):
     slug = "hand-over"
-    label = "Hand over"
+    label = _("Hand over")
     form = HandOverForm
-    follows = "Whoever you choose sees on the work queue how many are in their hands."
+    follows = _("Whoever you choose sees on the work queue how many are in their hands.")
 
     def why_not(self, subject: DeadLetter) -> str:
-        return "It is resolved." if subject.state == DeadLetter.State.RESOLVED else ""
+        return gettext("It is resolved.") if subject.state == DeadLetter.State.RESOLVED else ""
 
     def act(self, letter: DeadLetter, data: dict[str, Any], actor: str) -> Acted:
         to = data["to"].get_username() if data["to"] else ""
@@ -158,9 +159,9 @@ class SnoozeForm(LetterForm):
 
 class Snooze(LetterAct):
     slug = "snooze"
-    label = "Snooze"
+    label = _("Snooze")
     form = SnoozeForm
-    follows = "It leaves the queue, and comes back by itself at that time."
+    follows = _("It leaves the queue, and comes back by itself at that time.")
 
     def why_not(self, subject: DeadLetter) -> str:
         return dead_letters.why_not_snooze(subject)
@@ -173,11 +174,11 @@ class Snooze(LetterAct):
 
 class Wake(LetterAct):
     slug = "wake"
-    label = "Wake"
-    follows = "It is back on the queue at once."
+    label = _("Wake")
+    follows = _("It is back on the queue at once.")
 
     def why_not(self, subject: DeadLetter) -> str:
-        return "" if subject.is_snoozed else "It is not snoozed."
+        return "" if subject.is_snoozed else gettext("It is not snoozed.")
 
     def act(self, letter: DeadLetter, data: dict[str, Any], actor: str) -> Acted:
         return dead_letters.wake(letter.pk, actor, key=data["key"])
@@ -189,7 +190,7 @@ class CommentForm(LetterForm):
 
 class Comment(LetterAct):
     slug = "comment"
-    label = "Comment"
+    label = _("Comment")
     form = CommentForm
 
     def act(self, letter: DeadLetter, data: dict[str, Any], actor: str) -> Acted:

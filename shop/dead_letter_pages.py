@@ -24,6 +24,7 @@ from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
+from django.utils.translation import gettext, gettext_noop
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.cache import never_cache
 from django_htmx.http import HttpResponseClientRefresh
@@ -92,7 +93,19 @@ TABS = {
     "snoozed": (_("Snoozed"), dead_letters.snoozed),
     "resolved": (_("Resolved"), lambda letters: letters.filter(state=State.RESOLVED)),
 }
-UNDOABLE = [step for step in Step if step != Step.CONFIRMATION]
+UNDOABLE = {
+    Step.INVENTORY: _("inventory"),
+    Step.PAYMENT_HOLD: _("payment hold"),
+    Step.PAYMENT_CAPTURED: _("payment captured"),
+    Step.SHIPPING: _("shipping"),
+}
+# Of those that come with the shop; any other is called by its name.
+_PROVIDERS = (
+    gettext_noop("bank transfer"),
+    gettext_noop("manual"),
+    gettext_noop("practice"),
+    gettext_noop("sandbox"),
+)
 
 
 class _Filter(forms.Form):
@@ -104,7 +117,7 @@ class _Filter(forms.Form):
     step = forms.ChoiceField(
         label=_("Step"),
         required=False,
-        choices=[("", _("all steps")), *((step.value, step.replace("_", " ")) for step in UNDOABLE)],
+        choices=[("", _("all steps")), *((step.value, words) for step, words in UNDOABLE.items())],
     )
     provider = forms.ChoiceField(label=_("Provider"), required=False)
     whose = forms.ChoiceField(
@@ -121,7 +134,8 @@ class _Filter(forms.Form):
         names = sorted({*settings.PAYMENT_GATEWAYS, *settings.CARRIERS})
         provider = self.fields["provider"]
         assert isinstance(provider, forms.ChoiceField)
-        provider.choices = [("", _("all providers")), *((name, name.replace("_", " ")) for name in names)]
+        called = ((name, gettext(name.replace("_", " "))) for name in names)
+        provider.choices = [("", _("all providers")), *called]
 
     def applied_to(self, letters: QuerySet[DeadLetter], user_name: str) -> QuerySet[DeadLetter]:
         self.is_valid()

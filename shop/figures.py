@@ -16,7 +16,7 @@ from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.functional import Promise
-from django.utils.translation import get_language, gettext, ngettext
+from django.utils.translation import gettext, ngettext, pgettext
 from django.utils.translation import gettext_lazy as _
 
 from orders.models import DeadLetter, Order, Saga, SagaStep
@@ -197,7 +197,6 @@ def _waiting(name: str, title: Promise) -> Figure:
         return Figure(name, title, gettext("No order waits for money."))
     number = sum(number for number, _total in found.values())
     currencies = sorted({currency for currency, _days in found})
-    locale = get_language() or "en"
     sums = {
         one: sum(total for (currency, _d), (_n, total) in found.items() if currency == one)
         for one in currencies
@@ -206,7 +205,7 @@ def _waiting(name: str, title: Promise) -> Figure:
         "%(number)d order waits for %(money)s.", "%(number)d orders wait for %(money)s.", number
     ) % {
         "number": number,
-        "money": ", ".join(Money(total, currency).format(locale) for currency, total in sums.items()),
+        "money": ", ".join(Money(total, currency).format() for currency, total in sums.items()),
     }
     tones = ("wait", "move", "good", "warn", "off")
     series = [
@@ -236,10 +235,7 @@ def _counts(name: str, tone: str, numbers: Sequence[int]) -> Series:
 
 def _amounts(currency: str, tone: str, amounts: Sequence[int]) -> Series:
     money = [Money(amount, currency) for amount in amounts]
-    locale = get_language() or "en"
-    return Series(
-        currency, tone, [float(one.decimal) for one in money], [one.format(locale) for one in money]
-    )
+    return Series(currency, tone, [float(one.decimal) for one in money], [one.format() for one in money])
 
 
 def _rates(name: str, tone: str, parts: Sequence[tuple[int, int]]) -> Series:
@@ -252,7 +248,7 @@ def _share(part: int, whole: int) -> str:
 
 
 def _day(day: date) -> str:
-    return date_format(day, "j M")
+    return date_format(day, pgettext("a day as Django formats it", "j M"))
 
 
 def _midnight(day: date) -> datetime:

@@ -64,7 +64,9 @@ def _health_live(request: HttpRequest) -> HttpResponse:
 def _notice(request: HttpRequest) -> HttpResponse:
     """What of the engine does not work, if anything."""
     down = cache.get_or_set(
-        "engine-is-down", lambda: [part for part in probing.engine() if part.is_down], NOTICE_KEPT_S
+        f"engine-is-down-{get_language()}",
+        lambda: [part for part in probing.engine() if part.is_down],
+        NOTICE_KEPT_S,
     )
     return TemplateResponse(request, "admin/ops/_notice.html", {"parts": (down or [])[:1]})
 

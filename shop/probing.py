@@ -17,8 +17,7 @@ from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.urls import reverse
 from django.utils.functional import Promise
-from django.utils.translation import get_language, override
-from django.utils.translation import gettext as _g
+from django.utils.translation import get_language, gettext, ngettext, override
 from django.utils.translation import gettext_lazy as _
 from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
@@ -91,7 +90,7 @@ def everything() -> list[Health]:
     """How each part is."""
     url = reverse("admin:schedules")
     schedules = (
-        _EngineProbe(_g("Schedule “%s”") % one.id, _schedule(one, is_late(one)), url) for one in ours()
+        _EngineProbe(gettext("Schedule “%s”") % one.id, _schedule(one, is_late(one)), url) for one in ours()
     )
     return _ask_all(
         [_Probe(_("Database"), _database), *_engine(), *_providers(), _Probe(_("Mail"), _mail), *schedules]
@@ -130,7 +129,7 @@ def _ask_all(probes: Sequence[_Probe | _EngineProbe]) -> list[Health]:
     }
     if in_loop.done():
         heard |= {health.name: health for health in in_loop.result()}
-    no_answer = _g("No answer within %d seconds.") % PATIENCE_S
+    no_answer = gettext("No answer within %d seconds.") % PATIENCE_S
     return [heard.get(probe.name) or Health(probe.name, "down", no_answer, probe.url) for probe in probes]
 
 
@@ -187,17 +186,22 @@ def _database() -> str:
         executor = MigrationExecutor(connection)
         missing = len(executor.migration_plan(executor.loader.graph.leaf_nodes()))
     except DatabaseError as error:
-        raise Down(_g("PostgreSQL does not answer: %s") % error) from error
+        raise Down(gettext("PostgreSQL does not answer: %s") % error) from error
     if missing:
-        raise Down(_g("%d migrations are missing. Run manage.py migrate.") % missing)
-    return _g("PostgreSQL %s answers, and all migrations are applied.") % version
+        told = ngettext(
+            "%d migration is missing. Run manage.py migrate.",
+            "%d migrations are missing. Run manage.py migrate.",
+            missing,
+        )
+        raise Down(told % missing)
+    return gettext("PostgreSQL %s answers, and all migrations are applied.") % version
 
 
 def _engine() -> list[_EngineProbe]:
     return [
         _EngineProbe("Temporal", _temporal),
         *(
-            _EngineProbe(_g("Worker of the queue “%s”") % queue, _worker(queue))
+            _EngineProbe(gettext("Worker of the queue “%s”") % queue, _worker(queue))
             for queue in (ORDERS, PAYMENT_CHECKS)
         ),
     ]
@@ -212,11 +216,13 @@ async def _in_time(probe: _EngineProbe) -> str:
     except RPCError as error:
         if error.status is RPCStatusCode.NOT_FOUND:
             raise Down(
-                _g("Temporal at %(where)s has no namespace “%(name)s”. Make it, or set TEMPORAL_NAMESPACE.")
+                gettext(
+                    "Temporal at %(where)s has no namespace “%(name)s”. Make it, or set TEMPORAL_NAMESPACE."
+                )
                 % {"where": where, "name": settings.TEMPORAL_NAMESPACE}
             ) from error
         if error.status not in (RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED):
-            says = _g("Temporal at %(where)s says: %(error)s") % {"where": where, "error": error.message}
+            says = gettext("Temporal at %(where)s says: %(error)s") % {"where": where, "error": error.message}
             raise Down(says) from error
         raise Down(_away()) from error
     except (RuntimeError, OSError) as error:  # no connection; a timeout is an OSError
@@ -224,7 +230,7 @@ async def _in_time(probe: _EngineProbe) -> str:
 
 
 def _away() -> str:
-    return _g(
+    return gettext(
         "Temporal does not answer at %s. Nothing is lost: orders can be taken and acted on, and what they wait for "
         "happens when it is back. Check that it runs and that TEMPORAL_ADDRESS is right."
     ) % settings.TEMPORAL_ADDRESS  # fmt: skip
@@ -234,16 +240,16 @@ async def _temporal() -> str:
     request = DescribeNamespaceRequest(namespace=settings.TEMPORAL_NAMESPACE)
     service = temporal.client().workflow_service
     await service.describe_namespace(request, timeout=timedelta(seconds=PATIENCE_S))
-    return _g("Temporal answers at %s.") % settings.TEMPORAL_ADDRESS
+    return gettext("Temporal answers at %s.") % settings.TEMPORAL_ADDRESS
 
 
 def _worker(queue: str) -> Callable[[], Awaitable[str]]:
     async def ask() -> str:
         workers = set.intersection(*await asyncio.gather(*(_pollers(queue, kind) for kind in _KINDS)))
         if workers:
-            return _g("Asks for tasks: %s") % ", ".join(sorted(workers))
+            return gettext("Asks for tasks: %s") % ", ".join(sorted(workers))
         raise Down(
-            _g(
+            gettext(
                 "No worker takes tasks of this queue, so nothing goes on. Start one: manage.py runworker --queue %s"
             )
             % queue
@@ -269,12 +275,12 @@ def _providers() -> list[_Probe]:
         return [_Probe(_("Payment provider"), _no_provider)]
     url = reverse("admin:payments_gatewaystate_changelist")
     names = sorted(settings.PAYMENT_GATEWAYS)
-    return [_Probe(_g("Payment provider “%s”") % called(name), _provider(name), url) for name in names]
+    return [_Probe(gettext("Payment provider “%s”") % called(name), _provider(name), url) for name in names]
 
 
 def _no_provider() -> str:
     raise Down(
-        _g(
+        gettext(
             "No way to pay is set up. Set BANK_IBAN for payment in advance, or STRIPE_API_KEY, and restart the shop."
         )
     )
@@ -285,12 +291,12 @@ def _provider(name: str) -> Callable[[], str]:
         try:
             asked = gateway(name)
             if not asked.capabilities.remote:
-                return _g("It is kept here; money comes by the bank's statements.")
+                return gettext("It is kept here; money comes by the bank's statements.")
             cursor = ChangeCursor.objects.filter(gateway=name).values_list("cursor", flat=True).first()
             asked.changes(cursor or "", limit=1)
         except GatewayError as error:
             raise Down(str(error)) from error
-        return _g("It answers, and takes our credentials.")
+        return gettext("It answers, and takes our credentials.")
 
     return ask
 
@@ -298,7 +304,7 @@ def _provider(name: str) -> Callable[[], str]:
 def _mail() -> str:
     if not settings.EMAIL_BACKEND.endswith(".smtp.EmailBackend"):
         raise Doubtful(
-            _g("Mails reach nobody: they are only printed or kept here. Set EMAIL_URL to a mail server.")
+            gettext("Mails reach nobody: they are only printed or kept here. Set EMAIL_URL to a mail server.")
         )
     where = f"{settings.EMAIL_HOST}:{settings.EMAIL_PORT}"
     server = get_connection(timeout=PATIENCE_S - 0.5)
@@ -306,31 +312,33 @@ def _mail() -> str:
         server.open()
     except (smtplib.SMTPException, OSError) as error:
         raise Down(
-            _g(
+            gettext(
                 "The mail server %(where)s cannot be used: %(error)s. Mails wait until it can; check EMAIL_URL."
             )
             % {"where": where, "error": error}
         ) from error
     finally:
         server.close()
-    return _g("The mail server %s answers.") % where
+    return gettext("The mail server %s answers.") % where
 
 
 def _schedule(schedule: Schedule, late: bool) -> Callable[[], Awaitable[str]]:
     async def ask() -> str:
         (standing,) = await standings(temporal.client(), [schedule])
         if not standing.made:
-            raise Down(_g("Temporal does not have it yet. A worker makes it when it starts."))
+            raise Down(gettext("Temporal does not have it yet. A worker makes it when it starts."))
         if late:
             raise Down(
-                _g("It has not run for two intervals. Check that a worker runs, and that it is not paused.")
+                gettext(
+                    "It has not run for two intervals. Check that a worker runs, and that it is not paused."
+                )
             )
         if standing.paused:
-            raise Doubtful(_g("It is paused: %s") % (standing.note or "–"))
+            raise Doubtful(gettext("It is paused: %s") % (standing.note or "–"))
         if standing.differs:
             raise Doubtful(
-                _g("It is not as declared: %s. Bring it up to date.") % ", ".join(standing.differs)
+                gettext("It is not as declared: %s. Bring it up to date.") % ", ".join(standing.differs)
             )
-        return _g("It runs %s.") % schedule.times
+        return gettext("It runs %s.") % schedule.times
 
     return ask

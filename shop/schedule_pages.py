@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 from uuid import uuid4
 
@@ -17,6 +17,8 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, URLPattern, path, reverse
+from django.utils.formats import date_format
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from shop.kernel import temporal
@@ -28,6 +30,9 @@ from shop.schedules.declared import Schedule, is_late, ours
 from shop.schedules.engine import ScheduleProblem
 from shop.schedules.standing import Standing, standings
 
+if TYPE_CHECKING:
+    from django_stubs_ext import StrOrPromise
+
 VIEW = "ops.view_scheduleact"
 OPERATE = "ops.operate_schedules"
 HISTORY = 10
@@ -38,33 +43,33 @@ class _Act:
     """What staff may do to a schedule on its page."""
 
     verb: str
-    label: str
-    follows: str
+    label: StrOrPromise
+    follows: StrOrPromise
     dangerous: bool = False
 
     def why_not(self, standing: Standing) -> str:
         if self.verb == "sync":
             as_declared = standing.made and not standing.differs
-            return "It is as declared; there is nothing to do." if as_declared else ""
+            return gettext("It is as declared; there is nothing to do.") if as_declared else ""
         if not standing.made:
-            return "Temporal does not have it yet; the next worker that starts makes it."
+            return gettext("Temporal does not have it yet; the next worker that starts makes it.")
         if self.verb == "pause" and standing.paused:
-            return "It is paused already."
+            return gettext("It is paused already.")
         if self.verb == "resume" and not standing.paused:
-            return "It is not paused."
+            return gettext("It is not paused.")
         return ""
 
     def will(self, standing: Standing) -> str:
         """What it means for this schedule, as it is now."""
         match self.verb:
             case "sync" if not standing.made:
-                return f"It is made: it runs {standing.schedule.times}."
+                return gettext("It is made: it runs %s.") % standing.schedule.times
             case "sync":
-                return (
-                    f"It is changed: {', '.join(standing.differs)}. It then runs {standing.schedule.times}."
-                )
+                told = {"changed": ", ".join(standing.differs), "times": standing.schedule.times}
+                return gettext("It is changed: %(changed)s. It then runs %(times)s.") % told
             case "pause" | "delete" if standing.next and not standing.paused:
-                return f"The run at {standing.next[0]:%Y-%m-%d %H:%M} UTC does not start."
+                at = date_format(standing.next[0], "SHORT_DATETIME_FORMAT")
+                return gettext("The run at %s UTC does not start.") % at
         return ""
 
 
@@ -73,33 +78,43 @@ _ACTS = {
     for act in (
         _Act(
             "trigger",
-            "Run now",
-            "One run starts now, or after the one that is under way, also while the schedule is paused. "
-            "Pressed twice, this button starts one.",
+            _("Run now"),
+            _(
+                "One run starts now, or after the one that is under way, also while the schedule is paused. "
+                "Pressed twice, this button starts one."
+            ),
         ),
         _Act(
             "pause",
-            "Pause",
-            "No run starts by itself until somebody resumes it; a run that is under way goes on. A restart "
-            "or a new release does not end the pause.",
+            _("Pause"),
+            _(
+                "No run starts by itself until somebody resumes it; a run that is under way goes on. A restart "
+                "or a new release does not end the pause."
+            ),
             dangerous=True,
         ),
         _Act(
             "resume",
-            "Resume",
-            "It runs again at its next time, and that run takes up all that has happened since the last one.",
+            _("Resume"),
+            _(
+                "It runs again at its next time, and that run takes up all that has happened since the last one."
+            ),
         ),
         _Act(
             "sync",
-            "Bring up to date",
-            "Temporal's schedule becomes as it is declared and set up here. A pause stays, and a run that is "
-            "under way goes on. Each worker does this when it starts.",
+            _("Bring up to date"),
+            _(
+                "Temporal's schedule becomes as it is declared and set up here. A pause stays, and a run that is "
+                "under way goes on. Each worker does this when it starts."
+            ),
         ),
         _Act(
             "delete",
-            "Delete",
-            "Temporal forgets the schedule and its pause; what its runs found is kept, and a run that is under way "
-            "goes on. The next worker that starts makes it again: to stop it for good, pause it.",
+            _("Delete"),
+            _(
+                "Temporal forgets the schedule and its pause; what its runs found is kept, and a run that is under way "
+                "goes on. The next worker that starts makes it again: to stop it for good, pause it."
+            ),
             dangerous=True,
         ),
     )

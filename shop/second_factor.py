@@ -16,6 +16,7 @@ from django.contrib.auth.models import AnonymousUser, User
 from django.core import signing
 from django.db import IntegrityError, transaction
 from django.utils import timezone
+from django.utils.translation import gettext, gettext_noop
 
 from shop.authenticators import (
     SECRET_BYTES,
@@ -74,7 +75,7 @@ def secret_of(offered: str, user: User) -> str:
     except signing.BadSignature:
         content = {}
     if content.get("user") != user.pk:
-        raise SecondFactorRefused("This page is too old. Open it again and scan its new code.")
+        raise SecondFactorRefused(gettext("This page is too old. Open it again and scan its new code."))
     return cast(str, content["secret"])
 
 
@@ -87,7 +88,8 @@ def address_of(secret: str, user: User) -> str:
 
 def qr_svg(address: str) -> str:
     """As an `svg` element to put into a page; it needs no style and no script."""
-    svg: str = segno.make(address, error="m", micro=False).svg_inline(scale=4, border=4, title="QR code")
+    title = gettext("QR code")
+    svg: str = segno.make(address, error="m", micro=False).svg_inline(scale=4, border=4, title=title)
     return svg
 
 
@@ -97,7 +99,9 @@ def enrol(user: User, offered: str, code: str) -> tuple[Authenticator, list[str]
     step = matching_step(secret, plain(code))
     if step is None:
         raise SecondFactorRefused(
-            "This is not the code that the app shows now. Is the telephone's clock right? Try its next code."
+            gettext(
+                "This is not the code that the app shows now. Is the telephone's clock right? Try its next code."
+            )
         )
     try:
         with transaction.atomic():
@@ -106,9 +110,9 @@ def enrol(user: User, offered: str, code: str) -> tuple[Authenticator, list[str]
                 last_used_at=timezone.now(),
             )  # fmt: skip
             codes = _renewed(device)
-            _note(user, user, "Set up a second factor.")
+            _note(user, user, gettext_noop("Set up a second factor."))
     except IntegrityError:
-        raise SecondFactorRefused("It is set up already.") from None
+        raise SecondFactorRefused(gettext("It is set up already.")) from None
     return device, codes
 
 
@@ -134,16 +138,16 @@ def prove(user: User, code: str) -> Authenticator:
     with transaction.atomic():
         device = Authenticator.objects.select_for_update().filter(user=user).first()
         if device is None:
-            raise SecondFactorRefused("There is no second factor any more. Log in again.")
+            raise SecondFactorRefused(gettext("There is no second factor any more. Log in again."))
         allowed, why = device.verify_is_allowed()
         try:
             if not allowed:
                 until = why["locked_until"] + timedelta(seconds=1)
-                problem = f"Too many wrong codes. Try again at {until:%H:%M:%S} UTC."
+                problem = gettext("Too many wrong codes. Try again at %s UTC.") % f"{until:%H:%M:%S}"
             elif not device.verify_token(plain(code)):
-                problem = "This code is wrong, or was used already. Try the app's next one."
+                problem = gettext("This code is wrong, or was used already. Try the app's next one.")
         except SecretUnreadable:
-            problem = (
+            problem = gettext(
                 "Codes of the app cannot be checked since the site's secret key was changed. Use a recovery code, or "
                 "ask an administrator to reset your second factor."
             )
@@ -157,16 +161,16 @@ def prove(user: User, code: str) -> Authenticator:
 def renew_codes(user: User, device: Authenticator) -> list[str]:
     """New recovery codes in place of the old ones."""
     codes = _renewed(Authenticator.objects.select_for_update().get(pk=device.pk))
-    _note(user, user, "Made new recovery codes.")
+    _note(user, user, gettext_noop("Made new recovery codes."))
     return codes
 
 
 @transaction.atomic
 def remove(user: User, device: Authenticator) -> None:
     if settings.REQUIRE_TOTP:
-        raise SecondFactorRefused("Everybody has to have one here (REQUIRE_TOTP).")
+        raise SecondFactorRefused(gettext("Everybody has to have one here (REQUIRE_TOTP)."))
     device.delete()
-    _note(user, user, "Removed the second factor.")
+    _note(user, user, gettext_noop("Removed the second factor."))
 
 
 @transaction.atomic
@@ -174,11 +178,12 @@ def reset(user: User, by: User, reason: str) -> bool:
     """Forget the person's second factor, because telephone and recovery codes are lost. Whether there was one."""
     deleted, _rows = Authenticator.objects.filter(user=user).delete()
     if deleted:
-        _note(user, by, f"Reset the second factor: {reason}")
+        _note(user, by, gettext_noop("Reset the second factor"), reason)
     return bool(deleted)
 
 
-def _note(user: User, by: User, what: str) -> None:
+def _note(user: User, by: User, what: str, reason: str = "") -> None:
     """For the person's history among the users, and the log."""
-    LogEntry.objects.log_actions(by.pk, [user], CHANGE, change_message=what, single_object=True)
-    log.info("Second factor of user %s, by user %s: %s", user.pk, by.pk, what.partition(":")[0])
+    told = f"{gettext(what)}: {reason}" if reason else gettext(what)
+    LogEntry.objects.log_actions(by.pk, [user], CHANGE, change_message=told, single_object=True)
+    log.info("Second factor of user %s, by user %s: %s", user.pk, by.pk, what)

@@ -79,6 +79,7 @@ MIDDLEWARE = [
     "servestatic.middleware.ServeStaticMiddleware",
     "csp.middleware.CSPMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
+    "shop.language.LanguageMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
@@ -144,7 +145,14 @@ REQUIRE_TOTP: bool = env.bool("REQUIRE_TOTP", default=False)
 
 # --- language and time -----------------------------------------------------------------------------------
 
-LANGUAGE_CODE = "en"
+# By their own names: people look for theirs in a language that they may not read.
+LANGUAGES = [("en", "English"), ("de", "Deutsch")]
+# Of whoever has not chosen one: customers whose orders name none, alerts, what is written down by itself.
+LANGUAGE_CODE: str = env.str("LANGUAGE_CODE", default="en")
+if LANGUAGE_CODE not in dict(LANGUAGES):
+    raise ImproperlyConfigured(
+        f"LANGUAGE_CODE is {LANGUAGE_CODE!r}; it must be {' or '.join(dict(LANGUAGES))}."
+    )
 TIME_ZONE = "UTC"
 USE_TZ = True
 USE_I18N = True
@@ -187,9 +195,12 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SITE_URL.startswith("https://")
 # With this prefix browsers take the cookie from this host alone, over TLS, and from no other below its name.
 _HOST_ONLY = "__Host-" if SESSION_COOKIE_SECURE else ""
 SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = f"{_HOST_ONLY}sessionid", f"{_HOST_ONLY}csrftoken"
-SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
+LANGUAGE_COOKIE_NAME = f"{_HOST_ONLY}language"
+SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = LANGUAGE_COOKIE_HTTPONLY = True
+LANGUAGE_COOKIE_SECURE = SESSION_COOKIE_SECURE
+LANGUAGE_COOKIE_AGE = 365 * 24 * 3600  # seconds
 # Not Strict: a link in an alert's mail would find everybody logged out.
-SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = LANGUAGE_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_AGE = int(parse_duration(env.str("SESSION_AGE", default="12h")).total_seconds())
 SECURE_SSL_REDIRECT = env.bool("SECURE_SSL_REDIRECT", default=SESSION_COOKIE_SECURE and not DEBUG)
 SECURE_HSTS_SECONDS = env.int("SECURE_HSTS_SECONDS", default=31_536_000 if SESSION_COOKIE_SECURE else 0)

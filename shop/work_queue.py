@@ -17,7 +17,7 @@ from django.db.models import QuerySet
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.functional import Promise
-from django.utils.translation import gettext as _g
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from orders.admin.listing import sagas_due_soon, sagas_lapsing
@@ -75,7 +75,7 @@ class _Kind:
 
 def _in_your_hands(user: User | AnonymousUser) -> str:
     mine = awake(DeadLetter.objects.filter(assignee=user.get_username())).order_by()[:MOST].count()
-    return _g("%d in your hands.") % mine if mine else ""
+    return gettext("%d in your hands.") % mine if mine else ""
 
 
 def _in_review(label: Promise, *reasons: str) -> _Kind:
@@ -207,7 +207,7 @@ def _second_person(user: User | AnonymousUser) -> Task:
         theirs,
         f"{url}?state__exact=open{'&decision=mine' if theirs else ''}",
         urgent=False,
-        notes=(_g("%d for others to decide.") % others,) if others else (),
+        notes=(gettext("%d for others to decide.") % others,) if others else (),
     )
 
 
@@ -236,12 +236,12 @@ def _told(kind: _Kind, first: datetime) -> str:
     if not kind.ahead:
         return _oldest(first)
     if first > now:
-        return _g("The next one ends in %s.") % in_words(roughly(first - now))
-    return _g("The first one ended %s ago.") % in_words(roughly(now - first))
+        return gettext("The next one ends in %s.") % in_words(roughly(first - now))
+    return gettext("The first one ended %s ago.") % in_words(roughly(now - first))
 
 
 def _oldest(since: datetime) -> str:
-    return _g("The oldest is %s old.") % in_words(roughly(timezone.now() - since))
+    return gettext("The oldest is %s old.") % in_words(roughly(timezone.now() - since))
 
 
 def _providers() -> Task:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+from django.utils import translation
 
 
 @pytest.fixture(autouse=True)
@@ -18,3 +21,10 @@ def _what_is_known_of_providers_ends_with_the_test(
     rolled_back = marker is not None and not marker.kwargs.get("transaction")
     if rolled_back and "transactional_db" not in request.fixturenames:
         monkeypatch.setattr(availability, "_cursor", connection.cursor)
+
+
+@pytest.fixture(autouse=True)
+def _a_language_ends_with_the_test() -> Iterator[None]:
+    """A request's language stays active in its thread, which in tests is that of the next test."""
+    yield
+    translation.deactivate()

@@ -8,11 +8,14 @@ from uuid import uuid4
 
 from django import forms
 from django.utils import timezone
+from django.utils.text import format_lazy
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from orders.admin.personal_data import EraseCustomer
 from orders.models import Order, Saga
 from orders.services import lifecycle, monitoring, tracking
+from orders.words import moment
 from payments.admin import refund_acts
 from payments.models import Payment
 from payments.services.refunding import RefundAsked, RefundRefused
@@ -57,17 +60,19 @@ class StartForm(ActForm):
 
 class Start(OrderAct):
     slug = "start"
-    label = "Start saga"
+    label = _("Start saga")
     permission = "orders.start_saga"
     form = StartForm
-    follows = "Stock is reserved, the payment is opened, and the customer gets a mail on how to pay."
+    follows = _("Stock is reserved, the payment is opened, and the customer gets a mail on how to pay.")
 
     def why_not(self, subject: Order) -> str:
         return lifecycle.why_not_start(subject, latest_saga(subject))
 
     def will(self, subject: Order) -> str:
         saga = latest_saga(subject)
-        return f"Attempt {saga.attempt + 1} starts." if saga else "Its saga starts."
+        if saga is None:
+            return gettext("Its saga starts.")
+        return gettext("Attempt {number} starts.").format(number=saga.attempt + 1)
 
     def do(self, subject: Order, data: dict[str, Any], actor: str, seen: str) -> lifecycle.Acted:
         attempt = _attempt(seen)
@@ -85,11 +90,11 @@ class CancelForm(ActForm):
 
 class Cancel(OrderAct):
     slug = "cancel"
-    label = "Cancel order"
+    label = _("Cancel order")
     permission = "orders.cancel_saga"
     form = CancelForm
     dangerous = True
-    follows = (
+    follows = _(
         "Everything done so far is undone, newest step first: the shipment is called back, the money is "
         "released or refunded, the stock is free again. The customer gets a mail."
     )
@@ -99,8 +104,9 @@ class Cancel(OrderAct):
 
     def will(self, subject: Order) -> str:
         if latest_saga(subject) is None:
-            return "It is cancelled; there is nothing to roll back."
-        return f"It is cancelled and rolled back ({subject.get_status_display()} now)."
+            return gettext("It is cancelled; there is nothing to roll back.")
+        now = subject.get_status_display()
+        return gettext("It is cancelled and rolled back ({now} now).").format(now=now)
 
     def do(self, subject: Order, data: dict[str, Any], actor: str, seen: str) -> lifecycle.Acted:
         return lifecycle.cancel(subject.number, actor, data["reason"], attempt=_attempt(seen))
@@ -136,7 +142,7 @@ class ConfirmForm(ActForm):
             amount = self.fields["amount"]
             assert isinstance(amount, AmountField)
             amount.currency = order.currency
-            amount.help_text = _("In %s. Prefilled with what is open.") % order.currency
+            amount.help_text = gettext("In %s. Prefilled with what is open.") % order.currency
             self.initial["amount"] = still_open(order).amount
         else:
             del self.fields["amount"]
@@ -144,11 +150,11 @@ class ConfirmForm(ActForm):
 
 class Confirm(OrderAct):
     slug = "confirm-payment"
-    label = "Confirm payment"
+    label = _("Confirm payment")
     may_take_two = True
     permission = "orders.confirm_payment"
     form = ConfirmForm
-    follows = (
+    follows = _(
         "The money is written down. Once all of it is there, the payment is captured and the order is "
         "shipped. With less, the order goes on waiting; what is too much becomes a review item."
     )
@@ -157,11 +163,13 @@ class Confirm(OrderAct):
         saga = latest_saga(subject)
         why_not = lifecycle.why_not_confirm(subject, saga)
         if not why_not and still_open(subject).amount == 0:
-            return "All of its money is there already."
+            return gettext("All of its money is there already.")
         return why_not
 
     def will(self, subject: Order) -> str:
-        return f"{still_open(subject).format()} of {subject.total_money.format()} are open."
+        return gettext("{open} of {total} are open.").format(
+            open=still_open(subject).format(), total=subject.total_money.format()
+        )
 
     def seen(self, subject: Order) -> str:
         return f"{super().seen(subject)}/{still_open(subject).amount}"
@@ -207,10 +215,10 @@ class ExtendForm(ActForm):
 
 class Extend(OrderAct):
     slug = "extend-deadline"
-    label = "Extend deadline"
+    label = _("Extend deadline")
     permission = "orders.extend_deadline"
     form = ExtendForm
-    follows = "The order waits for its money until the new deadline; the customer's payment stays open."
+    follows = _("The order waits for its money until the new deadline; the customer's payment stays open.")
 
     def why_not(self, subject: Order) -> str:
         return lifecycle.why_not_extend(subject, latest_saga(subject))
@@ -221,15 +229,15 @@ class Extend(OrderAct):
         assert saga.deadline is not None
         latest = lifecycle.latest_deadline(subject, saga)
         lapses = saga.payment.authorized_until if saga.payment else None
-        renewal = (
-            f" Its authorization lasts until {lapses:%Y-%m-%d %H:%M} UTC and has to be renewed for that."
-            if lapses and lapses < latest
-            else ""
+        possible = gettext("The deadline is {deadline} now; {latest} is the latest possible.").format(
+            deadline=moment(saga.deadline), latest=moment(latest)
         )
-        return (
-            f"The deadline is {saga.deadline:%Y-%m-%d %H:%M} UTC now; "
-            f"{latest:%Y-%m-%d %H:%M} UTC is the latest possible.{renewal}"
+        if lapses is None or lapses >= latest:
+            return possible
+        renewal = gettext("Its authorization lasts until {lapses} and has to be renewed for that.").format(
+            lapses=moment(lapses)
         )
+        return f"{possible} {renewal}"
 
     def do(self, subject: Order, data: dict[str, Any], actor: str, seen: str) -> lifecycle.Acted:
         return lifecycle.extend_deadline(
@@ -242,9 +250,9 @@ class Extend(OrderAct):
 
 class Watch(OrderAct):
     slug = "watch-payment"
-    label = "Watch payment"
+    label = _("Watch payment")
     permission = "orders.confirm_payment"
-    follows = (
+    follows = _(
         "The provider is asked about this payment now and then every hour, beside the hourly check of all. It ends "
         "when the payment is decided."
     )
@@ -259,7 +267,7 @@ class Watch(OrderAct):
         return monitoring.why_not_watch(subject, latest_saga(subject))
 
     def will(self, subject: Order) -> str:
-        return "Its payment is asked after every hour."
+        return gettext("Its payment is asked after every hour.")
 
     def do(self, subject: Order, data: dict[str, Any], actor: str, seen: str) -> lifecycle.Acted:
         return monitoring.watch(subject.number, actor, attempt=_attempt(seen))
@@ -271,10 +279,10 @@ class StopWatchingForm(ActForm):
 
 class StopWatching(OrderAct):
     slug = "stop-watching"
-    label = "Stop watching"
+    label = _("Stop watching")
     permission = "orders.confirm_payment"
     form = StopWatchingForm
-    follows = (
+    follows = _(
         "The provider is asked no more for this order alone. Webhooks and the hourly check of all go on."
     )
 
@@ -286,7 +294,7 @@ class StopWatching(OrderAct):
         return monitoring.why_not_stop_watching(subject, latest_saga(subject))
 
     def will(self, subject: Order) -> str:
-        return "Its payment is no longer asked after on its own."
+        return gettext("Its payment is no longer asked after on its own.")
 
     def do(self, subject: Order, data: dict[str, Any], actor: str, seen: str) -> lifecycle.Acted:
         return monitoring.stop_watching(subject.number, actor, data["reason"], attempt=_attempt(seen))
@@ -301,17 +309,17 @@ class TrackingForm(ActForm):
 
 class EnterTracking(OrderAct):
     slug = "tracking"
-    label = "Enter tracking number"
+    label = _("Enter tracking number")
     permission = "orders.change_order"
     form = TrackingForm
     on_list = False
-    follows = "The number is kept with the shipment, and the timeline shows who entered it."
+    follows = _("The number is kept with the shipment, and the timeline shows who entered it.")
 
     def why_not(self, subject: Order) -> str:
         return tracking.why_not_enter(latest_saga(subject))
 
     def will(self, subject: Order) -> str:
-        return "The parcel's number is written down, or over."
+        return gettext("The parcel's number is written down, or over.")
 
     def do(self, subject: Order, data: dict[str, Any], actor: str, seen: str) -> lifecycle.Acted:
         return tracking.enter_tracking_number(subject.number, actor, data["tracking_number"])
@@ -335,7 +343,7 @@ class Refund(refund_acts.Refund):
     """The refund of an order's payment. While the order rolls back, the saga gives the money back itself."""
 
     form = RefundForm
-    follows = f"{refund_acts.Refund.follows} The order itself goes on as it is."
+    follows = format_lazy("{} {}", refund_acts.Refund.follows, _("The order itself goes on as it is."))
 
     def payment_of(self, subject: Any) -> Payment | None:
         return payment_of(subject)
@@ -343,7 +351,7 @@ class Refund(refund_acts.Refund):
     def why_not(self, subject: Any) -> str:
         saga = latest_saga(subject)
         if saga is not None and saga.status == Saga.Status.COMPENSATING:
-            return "The order is being rolled back, and its money with it."
+            return gettext("The order is being rolled back, and its money with it.")
         return super().why_not(subject)
 
     def do(self, subject: Any, data: dict[str, Any], actor: str, seen: str) -> RefundAsked:

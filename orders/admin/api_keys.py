@@ -12,8 +12,8 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils.safestring import SafeString
-from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 
 from orders.models import ApiKey
 from orders.services import api_keys
@@ -23,9 +23,7 @@ from shop.kernel.admin.readonly import LookOnlyAdmin
 
 
 class ApiKeyForm(forms.Form):
-    name = forms.CharField(
-        label=gettext_lazy("Name"), max_length=100, help_text=gettext_lazy("Who uses it, and where.")
-    )
+    name = forms.CharField(label=_("Name"), max_length=100, help_text=_("Who uses it, and where."))
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,21 +34,21 @@ class Revoked:
 
 class Revoke(Act):
     slug = "revoke"
-    label = "Revoke"
+    label = _("Revoke")
     permission = "orders.change_apikey"
     dangerous = True
-    follows = "From now on the API refuses it. It cannot be used again; make a new one instead."
+    follows = _("From now on the API refuses it. It cannot be used again; make a new one instead.")
 
     def why_not(self, subject: ApiKey) -> str:
-        return "It is revoked." if subject.revoked_at else ""
+        return gettext("It is revoked.") if subject.revoked_at else ""
 
     def will(self, subject: ApiKey) -> str:
-        return "Whoever uses it can place no more orders with it."
+        return gettext("Whoever uses it can place no more orders with it.")
 
     def do(self, subject: ApiKey, data: dict[str, Any], actor: str, seen: str) -> Revoked:
         repeated = subject.revoked_at is not None
         api_keys.revoke(subject)
-        return Revoked(_("The key is revoked."), repeated)
+        return Revoked(gettext("The key is revoked."), repeated)
 
 
 @admin.register(ApiKey)
@@ -65,9 +63,9 @@ class ApiKeyAdmin(ActingAdmin, LookOnlyAdmin):
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return bool(request.user.has_perm("orders.add_apikey"))
 
-    @admin.display(description=gettext_lazy("state"))
+    @admin.display(description=_("state"))
     def state(self, key: ApiKey) -> SafeString:
-        return label("off", _("revoked")) if key.revoked_at else label("succeeded", _("in use"))
+        return label("off", gettext("revoked")) if key.revoked_at else label("succeeded", gettext("in use"))
 
     def add_view(
         self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None

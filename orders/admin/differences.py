@@ -11,11 +11,13 @@ from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.text import capfirst
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from orders.models import Difference, ReconcileRun
 from orders.services.lifecycle import Acted, ActionRefused
 from orders.services.reconciling import fixing
+from orders.words import moment, said
 from shop.kernel.admin.acting import Act, ActingAdmin
 from shop.kernel.admin.labels import label
 from shop.kernel.admin.readonly import LookOnlyAdmin
@@ -31,10 +33,10 @@ STATES = {
 
 class Fix(Act):
     slug = "fix"
-    label = "Mend it"
+    label = _("Mend it")
     permission = "orders.fix_difference"
     refusals = (ActionRefused,)
-    follows = (
+    follows = _(
         "It is looked at again first: what agrees by now is left alone. Nothing is done twice, whoever asks for it at "
         "the same time."
     )
@@ -46,7 +48,7 @@ class Fix(Act):
         return fixing.why_not_fix(subject)
 
     def will(self, subject: Difference) -> str:
-        return capfirst(f"{subject.remedy}.")
+        return capfirst(f"{said(subject.remedy)}.")
 
     def do(self, subject: Difference, data: dict[str, Any], actor: str, seen: str) -> Acted:
         return fixing.fix(subject.pk, actor)
@@ -72,16 +74,20 @@ class StateFilter(admin.SimpleListFilter):
 class DifferenceAdmin(ActingAdmin, LookOnlyAdmin):
     acts = (Fix(),)
     change_form_template = "admin/acting_change_form.html"
-    list_display = ("sentence", "about_shown", "state_label", "weight", "kind", "first_seen_at")
+    list_display = ("sentence_shown", "about_shown", "state_label", "weight", "kind", "first_seen_at")
     list_filter = (StateFilter, "weight", "kind", "first_seen_at")
     list_select_related = ("order", "payment")
     search_fields = ("subject", "order__number", "sentence")
     sortable_by: ClassVar = ()
     fields = (
-        "sentence", "to_do_shown", "remedy_shown", "state_label", "weight", "kind", "subject", "order_shown",
+        "sentence_shown", "to_do_shown", "remedy_shown", "state_label", "weight", "kind", "subject", "order_shown",
         "payment_shown", "first_seen_at", "last_seen_at", "mended", "closed_at",
     )  # fmt: skip
     readonly_fields = fields
+
+    @admin.display(description=_("difference"))
+    def sentence_shown(self, row: Difference) -> str:
+        return said(row.sentence)
 
     @admin.display(description=_("state"))
     def state_label(self, row: Difference) -> SafeString:
@@ -108,17 +114,17 @@ class DifferenceAdmin(ActingAdmin, LookOnlyAdmin):
 
     @admin.display(description=_("what to do"))
     def to_do_shown(self, row: Difference) -> str:
-        return row.to_do or NONE
+        return said(row.to_do) or NONE
 
     @admin.display(description=_("by itself"))
     def remedy_shown(self, row: Difference) -> str:
         if not row.remedy:
-            return str(_("Nothing: it takes a person."))
-        return capfirst(str(_("%s, by the button or the next daily run.") % row.remedy))
+            return gettext("Nothing: it takes a person.")
+        return capfirst(gettext("%s, by the button or the next daily run.") % said(row.remedy))
 
     @admin.display(description=_("mended"))
     def mended(self, row: Difference) -> str:
-        return f"{row.mended_at:%Y-%m-%d %H:%M} UTC, {row.mended_by}" if row.mended_at else NONE
+        return f"{moment(row.mended_at)}, {row.mended_by}" if row.mended_at else NONE
 
 
 @admin.register(ReconcileRun)
@@ -148,8 +154,9 @@ class ReconcileRunAdmin(LookOnlyAdmin):
 
     @admin.display(description=_("not compared"))
     def left_out_names(self, run: ReconcileRun) -> str:
-        return ", ".join(sorted(run.left_out)) or NONE
+        return ", ".join(sorted(map(said, run.left_out))) or NONE
 
     @admin.display(description=_("not compared"))
     def left_out_shown(self, run: ReconcileRun) -> SafeString | str:
-        return format_html_join("", "<p>{}: {}</p>", sorted(run.left_out.items())) or NONE
+        left_out = sorted((said(name), why) for name, why in run.left_out.items())
+        return format_html_join("", "<p>{}: {}</p>", left_out) or NONE

@@ -17,6 +17,7 @@ from django.utils.translation import gettext_lazy as _
 from orders.models import Order, Saga
 from payments.gateways.base import EventOutcome, EventType
 from payments.models import PaymentEvent
+from payments.models.gateway_state import called
 from shop.kernel.admin.date_ranges import DateRange, within
 from shop.kernel.admin.exporting import Column, Value
 from shop.kernel.admin.lists import Tab
@@ -84,7 +85,7 @@ class PaymentMethodFilter(admin.SimpleListFilter):
     parameter_name = "payment_method"
 
     def lookups(self, request: HttpRequest, model_admin: object) -> list[tuple[str, str]]:
-        return [(name, name.replace("_", " ")) for name in sorted(settings.PAYMENT_GATEWAYS)]
+        return [(name, called(name)) for name in sorted(settings.PAYMENT_GATEWAYS)]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Order]) -> QuerySet[Order]:
         return queryset.filter(payment_method=self.value()) if self.value() else queryset
@@ -157,6 +158,7 @@ EXPORT_COLUMNS = (
     Column(_("status"), lambda order: str(order.get_status_display())),
     Column(_("customer"), lambda order: order.customer_name),
     Column(_("e-mail"), lambda order: order.customer_email),
+    Column(_("language"), lambda order: order.language),
     Column(_("postal code"), lambda order: order.shipping_postal_code),
     Column(_("city"), lambda order: order.shipping_city),
     Column(_("country"), lambda order: order.shipping_country),

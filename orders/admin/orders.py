@@ -21,7 +21,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.safestring import SafeString
-from django.utils.translation import gettext as _g
+from django.utils.translation import gettext, override
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST
@@ -120,7 +120,10 @@ class OrderAdmin(ActingAdmin, FastListAdmin):
         received = Money(order.amount_received, order.currency)
         if order.amount_adjusted:
             waived = Money(-order.amount_adjusted, order.currency)
-            return _("%(received)s, accepted %(waived)s short") % {"received": received, "waived": waived}
+            return gettext("%(received)s, accepted %(waived)s short") % {
+                "received": received,
+                "waived": waived,
+            }
         return str(received)
 
     @admin.display(description=_("deadline (UTC)"), empty_value="–")
@@ -160,7 +163,11 @@ class OrderAdmin(ActingAdmin, FastListAdmin):
         if order is not None:
             found = self._for_page(order.pk)
             context |= page_context(request, found, self.buttons(request, found), self.requests_about(found))
-            context |= {"lines": found.lines.all(), "title": _("Order %s") % order.number, "subtitle": None}
+            context |= {
+                "lines": found.lines.all(),
+                "title": gettext("Order %s") % order.number,
+                "subtitle": None,
+            }
             context |= {"show_save_and_add_another": False, "show_save_and_continue": False}
             about = notes.unseen_mentions(request.user)
             context |= {"mentions": [one for one in about if one.event.order_id == order.pk]}
@@ -203,14 +210,14 @@ class OrderAdmin(ActingAdmin, FastListAdmin):
             if written.told:
                 names = ", ".join(written.told)
                 self.message_user(
-                    request, _g("%s will see it on their first page.") % names, messages.SUCCESS
+                    request, gettext("%s will see it on their first page.") % names, messages.SUCCESS
                 )
             if written.unknown:
                 names = ", ".join(f"@{name}" for name in written.unknown)
-                says = _g("Nobody here who may see orders is called %s, so nobody is told.") % names
+                says = gettext("Nobody here who may see orders is called %s, so nobody is told.") % names
                 self.message_user(request, says, messages.WARNING)
         else:
-            self.message_user(request, _g("A comment has one to 2000 characters."), messages.ERROR)
+            self.message_user(request, gettext("A comment has one to 2000 characters."), messages.ERROR)
         return HttpResponseRedirect(f"{reverse('admin:orders_order_change', args=[order.pk])}#comment")
 
     def seen_view(self, request: HttpRequest, pk: int) -> HttpResponse:
@@ -226,7 +233,8 @@ class OrderAdmin(ActingAdmin, FastListAdmin):
         if not self.has_view_permission(request):
             raise PermissionDenied
         order = get_object_or_404(Order.objects.prefetch_related("lines"), pk=object_id)
-        slip = packing_slip(order, settings.SHOP_NAME)
+        with override(order.language):  # it goes to the customer
+            slip = packing_slip(order, settings.SHOP_NAME)
         disposition = f'inline; filename="{order.number}.pdf"'
         return HttpResponse(
             slip, content_type="application/pdf", headers={"Content-Disposition": disposition}
@@ -256,7 +264,7 @@ class OrderAdmin(ActingAdmin, FastListAdmin):
         if sent is not None and not more:
             order = placing.place(form, lines, request.user.get_username())
             if order is not None:
-                self.message_user(request, _("%s is placed.") % order.number, level=messages.SUCCESS)
+                self.message_user(request, gettext("%s is placed.") % order.number, level=messages.SUCCESS)
                 return HttpResponseRedirect(reverse("admin:orders_order_change", args=[order.pk]))
         context = {
             **self.admin_site.each_context(request),

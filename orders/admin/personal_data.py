@@ -10,11 +10,13 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404
 from django.utils.html import format_html, format_html_join
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from orders.models import Order
 from orders.services import personal_data
 from orders.services.personal_data import Erased, ErasureRefused
+from orders.words import day
 from shop.kernel.admin.acting import Act, ActForm
 from shop.kernel.admin.readonly import LookOnlyAdmin
 from shop.kernel.forms import ReasonField
@@ -33,13 +35,13 @@ class EraseCustomer(Act):
     """The page lists what goes and what stays; `seen` is that list."""
 
     slug = "erase-customer"
-    label = "Erase customer"
+    label = _("Erase customer")
     permission = "orders.erase_customer"
     form = EraseForm
     on_list = False
     dangerous = True
     refusals = (ErasureRefused,)
-    follows = (
+    follows = _(
         "Names, addresses, mails, accounts and texts of these orders are written over, and nobody can bring them back. "
         "Numbers, amounts, references, dates and what staff did stay, so the books add up as before. Export the "
         "customer's data first, if they want it."
@@ -49,24 +51,32 @@ class EraseCustomer(Act):
         return subject.erased_at is None
 
     def why_not(self, subject: Order) -> str:
-        return "" if self.applies(subject) else "Its customer is erased already."
+        return "" if self.applies(subject) else gettext("Its customer is erased already.")
 
     def will(self, subject: Order) -> Any:
         found = personal_data.preview(subject.customer_email)
         rows = [
-            *(("erased", number) for number in found.to_erase if not found.under_way),
+            *(("bad", gettext("erased"), number) for number in found.to_erase if not found.under_way),
             *(
-                ("kept", f"{kept.number} until {kept.until}: bookings have to be kept.")
+                (
+                    "wait",
+                    gettext("kept"),
+                    gettext("{order} until {until}: bookings have to be kept.").format(
+                        order=kept.number, until=day(kept.until)
+                    ),
+                )
                 for kept in found.kept
             ),
-            *(("under way", why) for why in found.under_way),
-            *(("kept", f"{name}: others' bookings are in it.") for name in found.files),
+            *(("warn", gettext("under way"), why) for why in found.under_way),
+            *(
+                ("wait", gettext("kept"), gettext("{file}: others' bookings are in it.").format(file=name))
+                for name in found.files
+            ),
         ]
-        tones = {"erased": "bad", "kept": "wait", "under way": "warn"}
         lines = format_html_join(
             "",
             '<p class="vk-line"><span class="vk-label vk-{}">{}</span> {}</p>',
-            ((tones[s], s, t) for s, t in rows),
+            rows,
         )
         if found.under_way:
             return format_html("{} {}", _("Nothing is erased before all of it has come to its end."), lines)

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 from django import forms
 from django.conf import settings
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from orders.models import Order, Product
@@ -21,6 +22,7 @@ from orders.services.placing import (
     OrderInvalid,
     place_order,
 )
+from orders.words import named
 from shop.kernel.forms import AmountField
 
 ADDRESS = ("name", "street", "postal_code", "city", "country")
@@ -42,6 +44,11 @@ class PlaceOrderForm(forms.Form):
 
     customer_name = forms.CharField(label=_("Name"), max_length=200)
     customer_email = forms.EmailField(label=_("E-mail"))
+    language = forms.ChoiceField(
+        label=_("Language"),
+        choices=settings.LANGUAGES,
+        help_text=_("Mails to the customer are written in it."),
+    )
     currency = forms.CharField(label=_("Currency"), max_length=3)
     payment_method = forms.ChoiceField(label=_("Payment method"))
     carrier = forms.ChoiceField(label=_("Carrier"))
@@ -54,6 +61,7 @@ class PlaceOrderForm(forms.Form):
         super().__init__(*args, **kwargs)
         self.fields |= _address_fields("shipping", required=True) | _address_fields("billing", required=False)
         self.initial.update(
+            language=settings.LANGUAGE_CODE,
             currency=settings.CURRENCY,
             carrier=settings.CARRIER,
             shipping_cost=settings.SHIPPING_COST,
@@ -63,7 +71,7 @@ class PlaceOrderForm(forms.Form):
         for field, names in (("payment_method", settings.PAYMENT_GATEWAYS), ("carrier", settings.CARRIERS)):
             choice = self.fields[field]
             assert isinstance(choice, forms.ChoiceField)
-            choice.choices = [(name, name.replace("_", " ")) for name in names]
+            choice.choices = [(name, named(name)) for name in names]
         currency = str(self["currency"].value()).strip().upper()
         for field in ("shipping_cost", "discount"):
             amount = self.fields[field]
@@ -80,13 +88,13 @@ def groups(form: PlaceOrderForm) -> list[tuple[str, str, list[forms.BoundField]]
     def fields(*names: str) -> list[forms.BoundField]:
         return [form[name] for name in names]
 
-    same = _("Leave it empty where it is the shipping address.")
+    same = gettext("Leave it empty where it is the shipping address.")
     return [
-        (str(_("Customer")), "", fields("customer_name", "customer_email")),
-        (str(_("Shipping address")), "", fields(*(f"shipping_{name}" for name in ADDRESS))),
-        (str(_("Billing address")), str(same), fields(*(f"billing_{name}" for name in ADDRESS))),
+        (gettext("Customer"), "", fields("customer_name", "customer_email", "language")),
+        (gettext("Shipping address"), "", fields(*(f"shipping_{name}" for name in ADDRESS))),
+        (gettext("Billing address"), same, fields(*(f"billing_{name}" for name in ADDRESS))),
         (
-            str(_("Payment and shipping")),
+            gettext("Payment and shipping"),
             "",
             fields("currency", "payment_method", "carrier", "shipping_cost", "discount", "notes"),
         ),
@@ -142,7 +150,7 @@ def place(form: PlaceOrderForm, lines: forms.BaseFormSet[LineForm], actor: str) 
             _show(error.field, error.message, form, filled)
         return None
     except KeyReused:
-        form.add_error(None, _("This form was sent before with other contents. Open a new one."))
+        form.add_error(None, gettext("This form was sent before with other contents. Open a new one."))
         return None
     return order
 
@@ -164,6 +172,7 @@ def _draft(data: dict[str, Any], lines: list[LineForm]) -> OrderDraft:
         shipping_cost=data["shipping_cost"],
         discount=data["discount"] or 0,
         notes=data["notes"],
+        language=data["language"],
     )
 
 

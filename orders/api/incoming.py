@@ -99,6 +99,14 @@ class NewOrder(_Strict):
         Amount | None, Field(description="In minor units; if sent, it must be what the order comes to.")
     ] = None
     notes: Annotated[Text, Field(max_length=MAX_NOTES)] = ""
+    language: Annotated[
+        Line | None,
+        Field(
+            max_length=35,
+            description="What the customer's mails are written in, as BCP 47; the shop's own unless told.",
+            examples=["de", "de-AT"],
+        ),
+    ] = None
 
     def draft(self) -> placing.OrderDraft:
         return placing.OrderDraft(
@@ -111,6 +119,7 @@ class NewOrder(_Strict):
             payment_method=self.payment_method,
             total=self.total,
             notes=self.notes,
+            language=self.language,
         )
 
     def digest(self) -> str:

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from django.http import Http404
+from django.utils.translation import gettext as _
 from pydantic import BaseModel, Field
 
 from orders.models import Order, Product, Saga, SagaStep
@@ -96,6 +97,7 @@ class OrderOut(BaseModel):
     total: Amount
     amount_received: Amount
     currency: str
+    language: Annotated[str, Field(description="What the customer's mails are written in.")]
     deadline: Annotated[datetime | None, Field(description="Until when the money must have arrived.")]
     payment: PaymentOut
     saga: SagaOut | None
@@ -118,13 +120,13 @@ def order_now(number: str) -> OrderOut:
     """The order as it stands. Four queries, however much has happened to it."""
     # The database would refuse a NUL instead of finding nothing.
     if not number.isprintable():
-        raise Http404("There is no such order.")
+        raise Http404(_("There is no such order."))
     # Both states in one look, or the answer could show an ended saga of an order that is still under way.
     sagas = Saga.objects.select_related("order", "payment").order_by("-attempt")
     saga = sagas.filter(order__number=number).first()
     order = saga.order if saga else Order.objects.filter(number=number).first()
     if order is None:
-        raise Http404(f"There is no order {number}.")
+        raise Http404(_("There is no order {order}.").format(order=number))
     payment = saga.payment if saga else None
     totals = payment.totals() if payment else None
     return OrderOut(
@@ -146,6 +148,7 @@ def order_now(number: str) -> OrderOut:
         total=order.total,
         amount_received=totals.received if totals else 0,
         currency=order.currency,
+        language=order.language,
         deadline=saga.pay_until if saga else None,
         payment=PaymentOut(
             gateway=payment.gateway if payment else order.payment_method,

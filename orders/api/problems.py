@@ -11,6 +11,8 @@ from django.core.exceptions import RequestDataTooBig
 from django.core.signals import got_request_exception
 from django.db import OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, HttpError, ValidationError
 from pydantic import BaseModel, Field
@@ -28,23 +30,25 @@ log = logging.getLogger("django.request")
 
 # What pydantic finds, in sentences; `{}` is the limit. Anything else is said in pydantic's own words.
 _SENTENCES = {
-    "json_invalid": "This is not JSON: {error}.",
-    "missing": "This is needed.",
-    "extra_forbidden": "There is no such field.",
-    "int_type": "This must be an integer.",
-    "int_parsing": "This must be an integer.",
-    "int_parsing_size": "This number is too large.",
-    "int_from_float": "This must be an integer.",
-    "string_type": "This must be a text.",
-    "string_unicode": "This is not valid Unicode.",
-    "string_too_long": "This may have at most {max_length} characters.",
-    "string_too_short": "This must have at least {min_length} characters.",
-    "list_type": "This must be a list.",
-    "too_long": "There may be at most {max_length} of them.",
-    "too_short": "There must be at least {min_length} of them.",
-    "model_type": "This must be an object.",
-    "greater_than_equal": "This must be at least {ge}.",
-    "less_than_equal": "This must be at most {le}.",
+    "json_invalid": _("This is not JSON: {error}."),
+    "missing": _("This is needed."),
+    "extra_forbidden": _("There is no such field."),
+    "int_type": _("This must be an integer."),
+    "int_parsing": _("This must be an integer."),
+    "int_parsing_size": _("This number is too large."),
+    "int_from_float": _("This must be an integer."),
+    "string_type": _("This must be a text."),
+    "string_unicode": _("This is not valid Unicode."),
+    "string_too_long": _("This may have at most {max_length} characters."),
+    "string_too_short": _("This must have at least {min_length} characters."),
+    "list_type": _("This must be a list."),
+    "too_long": _("There may be at most {max_length} of them."),
+    "too_short": _("There must be at least {min_length} of them."),
+    "model_type": _("This must be an object."),
+    "greater_than_equal": _("This must be at least {ge}."),
+    "less_than_equal": _("This must be at most {le}."),
+    "not_storable": _("This may not contain NUL characters or lone surrogates."),
+    "control_character": _("This may not contain line breaks or control characters."),
 }
 
 
@@ -94,8 +98,9 @@ def problem(
 
 def not_found(request: HttpRequest, detail: str = "") -> HttpResponse:
     if not detail:
-        slash = "" if request.path.endswith("/") else " Addresses here end with a slash."
-        detail = f"There is nothing at {request.path}.{slash}"
+        detail = gettext("There is nothing at {path}.").format(path=request.path)
+        if not request.path.endswith("/"):
+            detail += " " + gettext("Addresses here end with a slash.")
     return problem(404, detail)
 
 
@@ -120,9 +125,9 @@ def handle_errors(api: NinjaAPI) -> None:
 def _unauthorized(request: HttpRequest, error: object) -> HttpResponse:
     challenge = 'Bearer realm="Vorkasse"'
     if "Authorization" not in request.headers:
-        detail = "Send an API key: “Authorization: Bearer <key>”."
+        detail = gettext("Send an API key: “Authorization: Bearer <key>”.")
     else:
-        detail = "This API key is not known here, or it was revoked."
+        detail = gettext("This API key is not known here, or it was revoked.")
         challenge += ', error="invalid_token"'
     return problem(401, detail, headers={"WWW-Authenticate": challenge})
 
@@ -130,10 +135,10 @@ def _unauthorized(request: HttpRequest, error: object) -> HttpResponse:
 def _invalid(request: HttpRequest, error: ValidationError) -> HttpResponse:
     # An empty body never reaches the parser.
     if any(e["loc"] == ("body", "order") and e["type"] == "missing" for e in error.errors):
-        return problem(400, "The body is empty; it must be a JSON object.")
+        return problem(400, gettext("The body is empty; it must be a JSON object."))
     return problem(
         422,
-        "The request is not as it should be; see the errors.",
+        gettext("The request is not as it should be; see the errors."),
         [_field_error(e) for e in error.errors[:MAX_ERRORS]],
         type_=INVALID,
     )
@@ -148,12 +153,12 @@ def _field_error(error: dict[str, Any]) -> FieldError:
 def field_error(error: Mapping[str, Any], path: Iterable[str | int]) -> FieldError:
     """One of pydantic's errors in a sentence, and where it is."""
     sentence = _SENTENCES.get(error["type"])
-    message = sentence.format(**error.get("ctx", {})) if sentence else f"{error['msg'].rstrip('.')}."
+    message = str(sentence).format(**error.get("ctx", {})) if sentence else f"{error['msg'].rstrip('.')}."
     return FieldError(".".join(map(str, path))[:MAX_FIELD], message)
 
 
 def _order_invalid(request: HttpRequest, error: OrderInvalid) -> HttpResponse:
-    return problem(422, "The order cannot be taken; see the errors.", error.errors, type_=INVALID)
+    return problem(422, gettext("The order cannot be taken; see the errors."), error.errors, type_=INVALID)
 
 
 def _key_reused(request: HttpRequest, error: KeyReused) -> HttpResponse:
@@ -161,27 +166,27 @@ def _key_reused(request: HttpRequest, error: KeyReused) -> HttpResponse:
 
 
 def _too_large(request: HttpRequest, error: object) -> HttpResponse:
-    return problem(413, "The body is too large.")
+    return problem(413, gettext("The body is too large."))
 
 
 def _http_error(request: HttpRequest, error: HttpError) -> HttpResponse:
     # What goes wrong while the body is parsed comes wrapped.
     match error.__cause__:
         case WrongContentType():
-            return problem(415, "Send the body as JSON: “Content-Type: application/json”.")
+            return problem(415, gettext("Send the body as JSON: “Content-Type: application/json”."))
         case ValueError() | RecursionError() as cause:
-            return problem(400, f"The body is not JSON: {cause}.")
+            return problem(400, gettext("The body is not JSON: {error}.").format(error=cause))
     return problem(error.status_code, str(error))
 
 
 def _unavailable(request: HttpRequest, error: Exception) -> HttpResponse:
     log.error("The database failed under %s", request.path, exc_info=error)
     return problem(
-        503, "The shop cannot answer just now. Try again in a moment.", headers={"Retry-After": "5"}
+        503, gettext("The shop cannot answer just now. Try again in a moment."), headers={"Retry-After": "5"}
     )
 
 
 def _unexpected(request: HttpRequest, error: Exception) -> HttpResponse:
     got_request_exception.send(sender=None, request=request)
     log.error("Internal Server Error: %s", request.path, exc_info=error, extra={"status_code": 500})
-    return problem(500, "Something went wrong here; it has been written down.")
+    return problem(500, gettext("Something went wrong here; it has been written down."))

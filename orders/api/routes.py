@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import URLPattern, path, re_path
+from django.utils.translation import gettext as _
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
 from ninja import Header, NinjaAPI, Query
@@ -123,7 +124,9 @@ def _check_key(key: str) -> None:
     longest = Order._meta.get_field("api_idempotency_key").max_length
     assert longest is not None
     if not (1 <= len(key) <= longest and key.isascii() and key.isprintable()):
-        raise BadRequest(f"An Idempotency-Key has 1 to {longest} printable ASCII characters.")
+        raise BadRequest(
+            _("An Idempotency-Key has 1 to {longest} printable ASCII characters.").format(longest=longest)
+        )
 
 
 def _with_problems(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
@@ -138,7 +141,9 @@ def _with_problems(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpR
             return not_found(request)
         if response.status_code == 405:
             allowed = response["Allow"]
-            detail = f"{request.method} is not possible here; possible: {allowed}."
+            detail = _("{method} is not possible here; possible: {allowed}.").format(
+                method=request.method, allowed=allowed
+            )
             return problem(405, detail, headers={"Allow": allowed})
         return response
 

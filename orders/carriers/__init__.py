@@ -6,6 +6,7 @@ from functools import cache
 
 from django.conf import settings
 from django.utils.module_loading import import_string
+from django.utils.translation import gettext as _
 
 from orders.carriers.base import Carrier, CarrierMisconfigured
 
@@ -16,9 +17,10 @@ def carrier(name: str) -> Carrier:
     try:
         path = settings.CARRIERS[name]
     except KeyError:
-        known = ", ".join(sorted(settings.CARRIERS)) or "none"
+        known = ", ".join(sorted(settings.CARRIERS)) or _("none")
         raise CarrierMisconfigured(
-            f"The carrier “{name}” is not set up here; set up are: {known}.", "unknown_carrier"
+            _("The carrier “{name}” is not set up here; set up are: {known}.").format(name=name, known=known),
+            "unknown_carrier",
         ) from None
     made: Carrier = import_string(path)()
     return made

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
 
+from django.utils.translation import gettext as _
+
 from orders.carriers.base import (
     CarrierMisconfigured,
     CarrierRefused,
@@ -61,7 +63,8 @@ def _shipment(answer: dict[str, Any]) -> CarrierShipment:
         )
     except (KeyError, ValueError) as error:
         raise CarrierUnavailable(
-            f"The practice carrier's answer was not understood: {error!r}", "not_understood"
+            _("The practice carrier's answer was not understood: {error!r}").format(error=error),
+            "not_understood",
         ) from error
 
 

@@ -11,6 +11,7 @@ from django.utils import timezone
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
+from orders.words import named
 from orders.workflows import policies
 from shop.kernel.models import AppendOnly
 from shop.kernel.money import Money
@@ -87,7 +88,7 @@ class DeadLetter(models.Model):
     @property
     def undo(self) -> str:
         """The step that was to be undone, as people read it."""
-        return self.step.replace("_", " ")
+        return named(self.step)
 
     @property
     def stake(self) -> Money | None:

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, ClassVar
 
 import pgtrigger
+from django.conf import settings
 from django.contrib.postgres.indexes import GinIndex, OpClass
 from django.db import models
 from django.db.models import F, Q
@@ -16,6 +17,11 @@ from shop.kernel.money import Money
 
 if TYPE_CHECKING:
     from orders.models.saga import Saga
+
+
+def shop_language() -> str:
+    """That of a customer of whom we know no other."""
+    return settings.LANGUAGE_CODE
 
 
 class Order(models.Model):
@@ -47,6 +53,13 @@ class Order(models.Model):
     )
     customer_name = models.CharField(_("customer"), max_length=200)
     customer_email = models.EmailField(_("e-mail"))
+    language = models.CharField(
+        _("language"),
+        max_length=10,
+        choices=settings.LANGUAGES,
+        default=shop_language,
+        help_text=_("Mails to the customer are written in it."),
+    )
     shipping_name = models.CharField(_("name"), max_length=200)
     shipping_street = models.CharField(_("street"), max_length=200)
     shipping_postal_code = models.CharField(_("postal code"), max_length=20)
@@ -103,6 +116,10 @@ class Order(models.Model):
         ]
         constraints: ClassVar = [
             models.CheckConstraint(condition=Q(way__in=["saga", "bulk"]), name="order_goes_one_of_two_ways"),
+            models.CheckConstraint(
+                condition=Q(language__in=[code for code, _name in settings.LANGUAGES]),
+                name="order_language_is_ours",
+            ),
             models.CheckConstraint(
                 condition=Q(total__gte=0, shipping_cost__gte=0, discount__gte=0),
                 name="order_amounts_not_negative",

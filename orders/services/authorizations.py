@@ -10,6 +10,7 @@ from datetime import datetime
 
 from django.db import transaction
 from django.utils import timezone
+from django.utils.translation import gettext_noop
 
 from orders.models import OrderEvent, Saga
 from orders.services.audit import StepRefused, lock_saga
@@ -39,7 +40,9 @@ def renew(order_number: str, attempt: int, lapses: datetime) -> datetime:
     result = gateway(payment.gateway).renew(payment.reference, key)
     renewed = absorb(payment, result.payment, source="call").authorized_until
     if renewed is None or renewed <= lapses:
-        raise StepRefused("The provider renewed the authorization, but it lasts no longer than before.")
+        raise StepRefused(
+            gettext_noop("The provider renewed the authorization, but it lasts no longer than before.")
+        )
     return renewed
 
 

@@ -13,6 +13,8 @@ from datetime import datetime, timedelta
 from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop, ngettext
 
 from orders.carriers import carrier
 from orders.carriers.base import CarrierMisconfigured
@@ -21,6 +23,7 @@ from orders.models.dead_letter import kind_of
 from orders.services import alerting, ending
 from orders.services.audit import lock_saga
 from orders.services.lifecycle import Acted, ActionRefused
+from orders.words import moment
 from orders.workflows.types import TASK_QUEUE, Alert, FailedUndo, MailInput, RetryInput, Step
 from payments.gateways import gateway
 from payments.gateways.base import GatewayMisconfigured
@@ -50,22 +53,22 @@ def snoozed(letters: QuerySet[DeadLetter]) -> QuerySet[DeadLetter]:
 
 def why_not_retry(letter: DeadLetter) -> str:
     if letter.state == State.RESOLVED:
-        return "It is resolved."
+        return _("It is resolved.")
     if letter.state == State.RETRYING and not letter.retry_is_lost:
-        return "It is being retried already."
+        return _("It is being retried already.")
     return ""
 
 
 def why_not_resolve(letter: DeadLetter) -> str:
     if letter.state == State.RESOLVED:
-        return "It is resolved."
+        return _("It is resolved.")
     if letter.state == State.RETRYING and not letter.retry_is_lost:
-        return "It is being retried: wait for what comes of it."
+        return _("It is being retried: wait for what comes of it.")
     return ""
 
 
 def why_not_snooze(letter: DeadLetter) -> str:
-    return "" if letter.state == State.OPEN else f"It is {letter.get_state_display()}."
+    return "" if letter.state == State.OPEN else _("It is {state}.").format(state=letter.get_state_display())
 
 
 # --- they arrive -----------------------------------------------------------------------------------------
@@ -136,9 +139,9 @@ def retry(pk: int, actor: str, reason: str, *, key: str, seen: int | None = None
     """Have the undo tried again, by a workflow of its own, under the same idempotency key."""
     letter, saga = _locked(pk)
     if _done_before(letter, key):
-        return Acted("The undo is tried again.", repeated=True)
+        return Acted(_("The undo is tried again."), repeated=True)
     if letter.state == State.RETRYING and not letter.retry_is_lost:
-        return Acted(f"It is being retried already.{_by_whom(letter)}", repeated=True)
+        return Acted(_("It is being retried already.") + _by_whom(letter), repeated=True)
     _refuse_if_resolved(letter)
     _refuse_if_changed(letter, seen)
     order = saga.order
@@ -170,7 +173,7 @@ def retry(pk: int, actor: str, reason: str, *, key: str, seen: int | None = None
         message=message,
         data={"dead_letter": pk, "step": letter.step},
     )
-    return Acted("The undo is tried again.")
+    return Acted(_("The undo is tried again."))
 
 
 def _is_remote(step: str, order: Order) -> bool:
@@ -188,7 +191,7 @@ def close_after_retry(retry: RetryInput) -> list[str]:
     """The retried undo succeeded. With the last letter of its saga the order is cancelled; the mails to send."""
     letter, saga = _locked(retry.dead_letter)
     if letter.state != State.RESOLVED:
-        _resolve(letter, retry.actor, "The retried undo succeeded.")
+        _resolve(letter, retry.actor, gettext_noop("The retried undo succeeded."))
         _note(letter, Verb.UNDONE, "saga", f"retry-{retry.undo.retry}/undone")
     return ending.cancel_if_settled(saga)
 
@@ -204,12 +207,12 @@ def resolve(pk: int, actor: str, done: str, evidence: str, *, key: str, seen: in
     """
     done, evidence = done.strip(), evidence.strip()
     if not done:
-        raise ActionRefused("Say what was done.")
+        raise ActionRefused(_("Say what was done."))
     if not evidence:
-        raise ActionRefused("Give a reference by which others can see it.")
+        raise ActionRefused(_("Give a reference by which others can see it."))
     letter, saga = _locked(pk)
     if _done_before(letter, key):
-        return Acted("It is resolved.", repeated=True)
+        return Acted(_("It is resolved."), repeated=True)
     _refuse_if_resolved(letter)
     _refuse_if_changed(letter, seen)
     if why_not := why_not_resolve(letter):
@@ -219,8 +222,10 @@ def resolve(pk: int, actor: str, done: str, evidence: str, *, key: str, seen: in
             letter.stake,
             act="resolve",
             subject=subject_of(pk),
-            what=f"Resolve by hand the undo of {letter.undo} of {saga.order.number}: {letter.stake.format()} at stake.",
-            reason=f"{done} Evidence: {evidence}",
+            what=_("Resolve by hand the undo of {step} of {order}: {stake} at stake.").format(
+                step=letter.undo, order=saga.order.number, stake=letter.stake.format()
+            ),
+            reason=_("{done} Evidence: {evidence}").format(done=done, evidence=evidence),
             standing=f"{letter.state}/{letter.retries}",
             order_number=saga.order.number,
         )
@@ -237,11 +242,15 @@ def resolve(pk: int, actor: str, done: str, evidence: str, *, key: str, seen: in
     _send(saga, ending.cancel_if_settled(saga))
     left = saga.dead_letters.exclude(state=State.RESOLVED).count()
     if left:
-        others = "another dead letter" if left == 1 else f"{left} other dead letters"
-        return Acted(f"It is resolved. The order has {others} left.")
+        others = ngettext(
+            "It is resolved. The order has another dead letter left.",
+            "It is resolved. The order has {n} other dead letters left.",
+            left,
+        )
+        return Acted(others.format(n=left))
     if saga.status != Saga.Status.CANCELLED:
-        return Acted("It is resolved. The rest of the order is still being rolled back.")
-    return Acted("It is resolved. The order is cancelled, and its customer is told.")
+        return Acted(_("It is resolved. The rest of the order is still being rolled back."))
+    return Acted(_("It is resolved. The order is cancelled, and its customer is told."))
 
 
 def _send(saga: Saga, kinds: Iterable[str]) -> None:
@@ -265,7 +274,7 @@ def _send(saga: Saga, kinds: Iterable[str]) -> None:
 def hand_over(pk: int, actor: str, to: str, text: str, *, key: str, seen: int | None = None) -> Acted:
     """Put it into somebody's hands: a user name, or empty for nobody's."""
     letter, _saga = _locked(pk)
-    message = f"It is in the hands of {to}." if to else "It is in nobody's hands."
+    message = _("It is in the hands of {who}.").format(who=to) if to else _("It is in nobody's hands.")
     if _done_before(letter, key):
         return Acted(message, repeated=True)
     _refuse_if_resolved(letter)
@@ -280,12 +289,14 @@ def hand_over(pk: int, actor: str, to: str, text: str, *, key: str, seen: int | 
 def snooze(pk: int, actor: str, until: datetime, text: str, *, key: str, seen: int | None = None) -> Acted:
     """Take it off the queue until then; it comes back by itself."""
     letter, _saga = _locked(pk)
-    message = f"It comes back on {until:%Y-%m-%d %H:%M} UTC."
+    message = _("It comes back on {until}.").format(until=moment(until))
     if _done_before(letter, key):
         return Acted(message, repeated=True)
     now = timezone.now()
     if not now < until <= now + LONGEST_SNOOZE:
-        raise ActionRefused(f"Choose a moment within the next {LONGEST_SNOOZE.days} days.")
+        raise ActionRefused(
+            _("Choose a moment within the next {days} days.").format(days=LONGEST_SNOOZE.days)
+        )
     _refuse_if_resolved(letter)
     _refuse_if_changed(letter, seen)
     if why_not := why_not_snooze(letter):
@@ -301,24 +312,24 @@ def wake(pk: int, actor: str, *, key: str) -> Acted:
     """Put a snoozed letter back on the queue now."""
     letter, _saga = _locked(pk)
     if not letter.is_snoozed:
-        return Acted("It is on the queue.", repeated=True)
+        return Acted(_("It is on the queue."), repeated=True)
     letter.snoozed_until = None
     _change(letter, "snoozed_until")
     _note(letter, Verb.WAKE, actor, key)
-    return Acted("It is back on the queue.")
+    return Acted(_("It is back on the queue."))
 
 
 @transaction.atomic
 def comment(pk: int, actor: str, text: str, *, key: str) -> Acted:
     """Write something down about it. Possible at any time, and others see it before they act."""
     if not text.strip():
-        raise ActionRefused("Write a comment.")
+        raise ActionRefused(_("Write a comment."))
     letter, _saga = _locked(pk)
     if _done_before(letter, key):
-        return Acted("The comment was written down before.", repeated=True)
+        return Acted(_("The comment was written down before."), repeated=True)
     _change(letter)
     _note(letter, Verb.COMMENT, actor, key, text=text.strip())
-    return Acted("The comment is written down.")
+    return Acted(_("The comment is written down."))
 
 
 # --- pieces ----------------------------------------------------------------------------------------------
@@ -339,17 +350,19 @@ def _done_before(letter: DeadLetter, key: str) -> bool:
 
 def _refuse_if_resolved(letter: DeadLetter) -> None:
     if letter.state == State.RESOLVED:
-        raise ChangedMeanwhile(f"It was resolved in the meantime.{_by_whom(letter)}")
+        raise ChangedMeanwhile(_("It was resolved in the meantime.") + _by_whom(letter))
 
 
 def _refuse_if_changed(letter: DeadLetter, seen: int | None) -> None:
     if seen is not None and seen != letter.version:
-        raise ChangedMeanwhile(f"It was processed in the meantime.{_by_whom(letter)} Look at it anew.")
+        raise ChangedMeanwhile(
+            _("It was processed in the meantime.{by_whom} Look at it anew.").format(by_whom=_by_whom(letter))
+        )
 
 
 def _by_whom(letter: DeadLetter) -> str:
     last = letter.acts.last()
-    return f" {last.actor}: {last.get_verb_display()}, {last.at:%Y-%m-%d %H:%M} UTC." if last else ""
+    return f" {last.actor}: {last.get_verb_display()}, {moment(last.at)}." if last else ""
 
 
 def subject_of(pk: int) -> str:
@@ -358,7 +371,8 @@ def subject_of(pk: int) -> str:
 
 
 def _resolve(letter: DeadLetter, actor: str, resolution: str) -> None:
-    second_person.lapse([subject_of(letter.pk)], f"It was resolved by {actor}: {resolution}")
+    why = _("It was resolved by {who}: {how}").format(who=actor, how=resolution)
+    second_person.lapse([subject_of(letter.pk)], why)
     letter.state, letter.resolved_at = State.RESOLVED, timezone.now()
     letter.resolved_by, letter.resolution = actor, resolution
     letter.snoozed_until = None

@@ -6,6 +6,8 @@ from dataclasses import asdict
 
 from django.conf import settings
 from django.db import transaction
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 
 from orders.models import DeadLetter, Mail, Order, OrderEvent, Saga, SagaStep
 from orders.services import mails
@@ -45,7 +47,7 @@ def finish_saga(end: SagaEnd) -> list[str]:
         if end.result.status == Status.COMPLETED:
             move_order(order, Order.Status.COMPLETED)
             if cancel_asked_for(saga):
-                _late(order, "saga", "The cancellation came too late: the order was completed.")
+                _late(order, "saga", gettext_noop("The cancellation came too late: the order was completed."))
         elif end.result.status == Status.CANCELLED:
             move_order(order, Order.Status.CANCELLED)
             mails.write(saga, Mail.Kind.CANCELLED)
@@ -53,7 +55,8 @@ def finish_saga(end: SagaEnd) -> list[str]:
             move_order(order, Order.Status.COMPENSATION_FAILED)
         move_saga(saga, end.result.status, result=result)
         if saga.payment is not None:
-            close_payment(saga.payment, f"The order is {order.get_status_display()}.")
+            why = _("The order is {status}.").format(status=order.get_status_display())
+            close_payment(saga.payment, why)
             if end.result.status == Status.CANCELLED:
                 _give_left_over_money_back(saga)
         cancel_if_settled(saga)  # people may have been quicker than the rest of the rollback
@@ -127,7 +130,8 @@ def _give_left_over_money_back(saga: Saga) -> None:
             "payment": payment,
             "amount": left,
             "currency": payment.currency,
-            "detail": f"The order was cancelled ({saga.reason}), and {money.format()} had come in for it. "
-            "Pay it back to the customer.",
+            "detail": _(
+                "The order was cancelled ({reason}), and {money} had come in for it. Pay it back to the customer."
+            ).format(reason=saga.reason, money=money.format()),
         },
     )

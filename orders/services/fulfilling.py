@@ -46,7 +46,7 @@ def _why_not_begin(saga: Saga) -> str:
     if lifecycle.is_being_fulfilled(saga):
         return ""
     if saga.status != S.WAITING or payment is None:
-        return f"The order does not wait for money: {order.get_status_display()}."
+        return lifecycle.why_not_waiting(order)
     if lifecycle.cancel_asked_for(saga):
         return "Its cancellation was asked for and is on its way."
     if payment.missing(payment.totals()) > 0:

@@ -13,12 +13,14 @@ from datetime import UTC, date, datetime, time, timedelta
 
 from django.db import transaction
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from orders.carriers import carrier
 from orders.models import Order, OrderEvent, PaidInBulk, Saga, Shipment
 from orders.services import authorizations
 from orders.services.audit import lock_saga
 from orders.services.status import move_order, subject_of
+from orders.words import moment
 from orders.workflows.policies import MAX_EXTENSION, execution_timeout
 from orders.workflows.types import TASK_QUEUE, CancelOrder, ConfirmPayment, ExtendDeadline, SagaInput
 from payments.gateways import gateway
@@ -50,59 +52,66 @@ class Acted:
 
 def why_not_start(order: Order, saga: Saga | None) -> str:
     if order.erased_at is not None:
-        return "Its customer's personal data was erased: take the order anew."
+        return _("Its customer's personal data was erased: take the order anew.")
     if saga is None:
-        return "" if order.status == Order.Status.PLACED else "The order is cancelled."
+        return "" if order.status == Order.Status.PLACED else _("The order is cancelled.")
     if saga.status == S.CANCELLED and order.in_bulk:
-        return "It was taken in bulk, and is not started again: take the order anew."
+        return _("It was taken in bulk, and is not started again: take the order anew.")
     if saga.status == S.CANCELLED:
         return ""
     if saga.status == S.COMPLETED:
-        return "The order is completed."
+        return _("The order is completed.")
     if saga.status == S.COMPENSATION_FAILED:
-        return "Its rollback failed: its dead letters have to be resolved first."
-    return f"Its saga is under way ({saga.get_status_display()})."
+        return _("Its rollback failed: its dead letters have to be resolved first.")
+    return _("Its saga is under way ({status}).").format(status=saga.get_status_display())
 
 
 def why_not_cancel(order: Order, saga: Saga | None) -> str:
     if saga is None:
-        return "" if order.status == Order.Status.PLACED else "The order is cancelled already."
+        return "" if order.status == Order.Status.PLACED else _("The order is cancelled already.")
     match saga.status:
         case S.COMPLETED:
-            return "The order is completed: paid and shipped."
+            return _("The order is completed: paid and shipped.")
         case S.COMPENSATING:
-            return "It is being rolled back already."
+            return _("It is being rolled back already.")
         case S.CANCELLED:
-            return "The order is cancelled already."
+            return _("The order is cancelled already.")
         case S.COMPENSATION_FAILED:
-            return "It was cancelled, but a part could not be undone: see its dead letters."
-    return "Its cancellation was asked for and is on its way." if cancel_asked_for(saga) else ""
+            return _("It was cancelled, but a part could not be undone: see its dead letters.")
+    return _("Its cancellation was asked for and is on its way.") if cancel_asked_for(saga) else ""
 
 
 def why_not_confirm(order: Order, saga: Saga | None) -> str:
     if saga is None or saga.status == S.PENDING:
-        return "No payment has been opened yet."
+        return _("No payment has been opened yet.")
     if saga.status in (S.RUNNING, S.WAITING) and cancel_asked_for(saga):
-        return "Its cancellation was asked for and is on its way."
+        return _("Its cancellation was asked for and is on its way.")
     if saga.status == S.WAITING:
         return ""
     if saga.status == S.RUNNING:
         paid = order.status in (Order.Status.PAID, Order.Status.SHIPPED)
-        return "The payment has been taken already." if paid else "The payment is not open for money now."
-    return f"The order does not wait for money: {order.get_status_display()}."
+        return (
+            _("The payment has been taken already.") if paid else _("The payment is not open for money now.")
+        )
+    return why_not_waiting(order)
 
 
 def why_not_extend(order: Order, saga: Saga | None) -> str:
     if saga is None or saga.status != S.WAITING or saga.deadline is None:
-        return f"The order does not wait for money: {order.get_status_display()}."
+        return why_not_waiting(order)
     if cancel_asked_for(saga):
-        return "Its cancellation was asked for and is on its way."
+        return _("Its cancellation was asked for and is on its way.")
     lapses = authorizations.last_moment(saga)
     if lapses and lapses <= saga.deadline:
-        return f"The authorization ends on {lapses:%Y-%m-%d %H:%M} UTC and cannot be renewed."
+        return _("The authorization ends on {lapses} and cannot be renewed.").format(lapses=moment(lapses))
     if latest_deadline(order, saga) <= saga.deadline:
-        return "The deadline cannot be moved any further."
+        return _("The deadline cannot be moved any further.")
     return ""
+
+
+def why_not_waiting(order: Order) -> str:
+    """For what is only possible while an order waits for its money."""
+    return _("The order does not wait for money: {status}.").format(status=order.get_status_display())
 
 
 def cancel_asked_for(saga: Saga) -> bool:
@@ -138,13 +147,13 @@ def start(order_number: str, actor: str, reason: str = "", *, attempt: int | Non
     order, saga = locked(order_number)
     next_attempt = (saga.attempt if saga else 0) + 1
     if attempt is not None and attempt < next_attempt:
-        return Acted(f"Attempt {attempt} was started before.", repeated=True)
+        return Acted(_("Attempt {number} was started before.").format(number=attempt), repeated=True)
     _check(why_not_start(order, saga))
     saga = Saga.objects.create(order=order, attempt=next_attempt)
     move_order(order, Order.Status.PLACED)
     message = _queue_start(saga, f"{order.workflow_id}/{next_attempt}/start")
     _event(order, Kind.START, actor, reason, message, attempt=next_attempt)
-    return Acted("The saga starts.")
+    return Acted(_("The saga starts."))
 
 
 @transaction.atomic
@@ -154,15 +163,15 @@ def cancel(order_number: str, actor: str, reason: str, *, attempt: int | None = 
     `attempt` is the one that the caller saw, here and below; a stale page does nothing to a newer one.
     """
     if not reason.strip():
-        raise ActionRefused("Say why the order is cancelled.")
+        raise ActionRefused(_("Say why the order is cancelled."))
     order, saga = locked(order_number)
     _check(why_stale(saga, attempt))
     if saga is None and order.status == Order.Status.PLACED:
         move_order(order, Order.Status.CANCELLED)
         _event(order, Kind.CANCEL, actor, reason, None)
-        return Acted("The order is cancelled; there was nothing to roll back.")
+        return Acted(_("The order is cancelled; there was nothing to roll back."))
     if saga is not None and not saga.is_final and cancel_asked_for(saga):
-        return Acted("The cancellation was asked for before and is on its way.", repeated=True)
+        return Acted(_("The cancellation was asked for before and is on its way."), repeated=True)
     _check(why_not_cancel(order, saga))
     assert saga is not None
     message_id = f"{order.workflow_id}/{saga.attempt}/cancel"
@@ -176,7 +185,7 @@ def cancel(order_number: str, actor: str, reason: str, *, attempt: int | None = 
             CancelOrder(message_id, saga.attempt, reason, actor),
         )
     _event(order, Kind.CANCEL, actor, reason, message, attempt=saga.attempt)
-    return Acted("The cancellation is on its way.")
+    return Acted(_("The cancellation is on its way."))
 
 
 @transaction.atomic
@@ -196,17 +205,21 @@ def confirm_payment(
     The bank's reference, or else the form that was filled in (`form_id`), tells a repetition from new money.
     """
     if not reason.strip():
-        raise ActionRefused("Say how you know that the money has arrived.")
+        raise ActionRefused(_("Say how you know that the money has arrived."))
     if amount.amount <= 0:
-        raise ActionRefused("The amount must be more than zero.")
+        raise ActionRefused(_("The amount must be more than zero."))
     if received_on > timezone.now().date() + timedelta(days=1):
-        raise ActionRefused("The date is in the future.")
+        raise ActionRefused(_("The date is in the future."))
     order, saga = locked(order_number)
     if amount.currency != order.currency:
-        raise ActionRefused(f"The order is in {order.currency}, not in {amount.currency}.")
+        raise ActionRefused(
+            _("The order is in {currency}, not in {other}.").format(
+                currency=order.currency, other=amount.currency
+            )
+        )
     receipt = f"{order.number}/bank/{bank_reference.strip()}" if bank_reference.strip() else f"form/{form_id}"
     if saga and saga.payment and saga.payment.events.filter(psp_reference=receipt).exists():
-        return Acted("This payment was confirmed before; nothing was done again.", repeated=True)
+        return Acted(_("This payment was confirmed before; nothing was done again."), repeated=True)
     _check(why_stale(saga, attempt))
     _check(why_not_confirm(order, saga))
     assert saga is not None
@@ -215,7 +228,9 @@ def confirm_payment(
         amount,
         act="confirm-payment",
         subject=subject_of(order.number),
-        what=f"Confirm by hand that {amount.format()} have come in for {order.number}.",
+        what=_("Confirm by hand that {amount} have come in for {order}.").format(
+            amount=amount.format(), order=order.number
+        ),
         reason=reason,
         standing=f"{saga.attempt}/{saga.payment.totals().received}",
         order_number=order.number,
@@ -238,7 +253,9 @@ def confirm_payment(
         actor=actor,
     )
     if not recorded:
-        raise ActionRefused("This receipt was booked for an earlier attempt at the order; see its payment.")
+        raise ActionRefused(
+            _("This receipt was booked for an earlier attempt at the order; see its payment.")
+        )
     missing = Money(saga.payment.missing(saga.payment.totals()), order.currency)
     confirmation = confirm_message_id(order.workflow_id, saga.attempt)
     if order.in_bulk:  # now, and not with the next hybrid check: somebody is looking
@@ -258,8 +275,12 @@ def confirm_payment(
         bank_reference=bank_reference.strip(),
     )
     if missing.amount > 0:
-        return Acted(f"Written down. {missing.format()} are still missing; the order goes on waiting.")
-    return Acted("The payment is confirmed; the order is captured and shipped next.")
+        return Acted(
+            _("Written down. {missing} are still missing; the order goes on waiting.").format(
+                missing=missing.format()
+            )
+        )
+    return Acted(_("The payment is confirmed; the order is captured and shipped next."))
 
 
 @transaction.atomic
@@ -269,20 +290,22 @@ def extend_deadline(
     """Give the customer until `deadline` to pay."""
     order, saga = locked(order_number)
     if saga is not None and saga.deadline == deadline:
-        return Acted("The deadline is that one already.", repeated=True)
+        return Acted(_("The deadline is that one already."), repeated=True)
     if not reason.strip():
-        raise ActionRefused("Say why the deadline is extended.")
+        raise ActionRefused(_("Say why the deadline is extended."))
     _check(why_stale(saga, attempt))
     _check(why_not_extend(order, saga))
     assert saga is not None
     assert saga.deadline is not None
     if deadline <= saga.deadline:
         raise ActionRefused(
-            f"The present deadline is {saga.deadline:%Y-%m-%d %H:%M} UTC; choose a later one."
+            _("The present deadline is {deadline}; choose a later one.").format(
+                deadline=moment(saga.deadline)
+            )
         )
     latest = latest_deadline(order, saga)
     if deadline > latest:
-        raise ActionRefused(f"The deadline can be {latest:%Y-%m-%d %H:%M} UTC at the latest.")
+        raise ActionRefused(_("The deadline can be {latest} at the latest.").format(latest=moment(latest)))
     before, saga.deadline = saga.deadline, deadline
     saga.save(update_fields=["deadline"])
     message_id = f"{order.workflow_id}/{saga.attempt}/extend/{deadline.isoformat()}"
@@ -306,10 +329,12 @@ def extend_deadline(
     )
     if saga.pay_until and saga.pay_until < deadline:
         return Acted(
-            f"The order waits until {deadline:%Y-%m-%d %H:%M} UTC. Its authorization lasts until "
-            f"{saga.pay_until:%Y-%m-%d %H:%M} UTC and is renewed before, if the provider agrees."
+            _(
+                "The order waits until {deadline}. Its authorization lasts until "
+                "{lapses} and is renewed before, if the provider agrees."
+            ).format(deadline=moment(deadline), lapses=moment(saga.pay_until))
         )
-    return Acted(f"The customer has until {deadline:%Y-%m-%d %H:%M} UTC.")
+    return Acted(_("The customer has until {deadline}.").format(deadline=moment(deadline)))
 
 
 def confirm_message_id(workflow_id: str, attempt: int) -> str:
@@ -380,7 +405,7 @@ def locked(order_number: str) -> tuple[Order, Saga | None]:
     try:
         order = Order.objects.select_for_update().get(number=order_number)
     except Order.DoesNotExist:
-        raise ActionRefused(f"There is no order {order_number}.") from None
+        raise ActionRefused(_("There is no order {order}.").format(order=order_number)) from None
     saga = order.sagas.select_related("payment").order_by("-attempt").first()
     if saga is not None:
         saga.order = order
@@ -397,7 +422,9 @@ def why_stale(saga: Saga | None, attempt: int | None) -> str:
     present = saga.attempt if saga else 0
     if attempt is None or attempt == present:
         return ""
-    return f"The order was started again meanwhile (attempt {present}). Look at it anew."
+    return _("The order was started again meanwhile (attempt {number}). Look at it anew.").format(
+        number=present
+    )
 
 
 def saga_input(saga: Saga, roll_back_only: str = "") -> SagaInput:

@@ -17,7 +17,7 @@ from django.conf import settings
 from django.core.mail import EmailMultiAlternatives, get_connection
 from django.db import transaction
 from django.template.loader import render_to_string
-from django.utils import timezone
+from django.utils import timezone, translation
 
 from orders.models import Mail, Saga
 from orders.workflows.types import TASK_QUEUE, MailInput
@@ -42,13 +42,18 @@ class MailRefused(Exception):
 def write(
     saga: Saga, kind: str, about: str = "", *, refunded: Money | None = None, needs_account: bool = False
 ) -> Mail:
-    """The mail of this kind for this saga, rendered now; the one that is there already if it was written.
+    """The mail of this kind for this saga, rendered now in the customer's language; what was written already stays.
 
     `refunded`: what goes back to the customer, if that is not the order's total. `needs_account`: it asks where to.
     """
     existing = Mail.objects.filter(saga=saga, kind=kind, about=about).first()
     if existing is not None:
         return existing
+    with translation.override(saga.order.language):
+        return _write(saga, kind, about, refunded, needs_account)
+
+
+def _write(saga: Saga, kind: str, about: str, refunded: Money | None, needs_account: bool) -> Mail:
     order = saga.order
     context = {
         "order": order,

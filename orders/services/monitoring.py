@@ -11,9 +11,10 @@ from math import ceil
 from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from orders.models import Order, OrderEvent, Saga
-from orders.services.lifecycle import Acted, ActionRefused, locked, why_stale
+from orders.services.lifecycle import Acted, ActionRefused, locked, why_not_waiting, why_stale
 from orders.workflows.policies import MAX_EXTENSION
 from payments.gateways import gateway
 from payments.workflows.monitor import MonitorInput, StopMonitor, monitor_id
@@ -43,15 +44,15 @@ def can_be_watched(saga: Saga) -> bool:
 
 def why_not_watch(order: Order, saga: Saga | None) -> str:
     if saga is None or saga.payment is None or saga.status != Saga.Status.WAITING:
-        return f"The order does not wait for money: {order.get_status_display()}."
+        return why_not_waiting(order)
     if not can_be_watched(saga):
-        return "A bank cannot be asked: its statements say what has come."
-    return "The payment is watched already." if is_watched(order, saga) else ""
+        return _("A bank cannot be asked: its statements say what has come.")
+    return _("The payment is watched already.") if is_watched(order, saga) else ""
 
 
 def why_not_stop_watching(order: Order, saga: Saga | None) -> str:
     if saga is None or not is_watched(order, saga):
-        return "The payment is not watched."
+        return _("The payment is not watched.")
     return ""
 
 
@@ -63,13 +64,13 @@ def watch(order_number: str, actor: str, *, attempt: int | None = None) -> Acted
     if stale:
         raise ActionRefused(stale)
     if saga is not None and is_watched(order, saga):
-        return Acted("The payment is watched already.", repeated=True)
+        return Acted(_("The payment is watched already."), repeated=True)
     why_not = why_not_watch(order, saga)
     if why_not:
         raise ActionRefused(why_not)
     assert saga is not None
     begin(saga, actor)
-    return Acted("The provider is asked now, and then every hour.")
+    return Acted(_("The provider is asked now, and then every hour."))
 
 
 @transaction.atomic
@@ -80,7 +81,7 @@ def stop_watching(order_number: str, actor: str, reason: str, *, attempt: int | 
     if stale:
         raise ActionRefused(stale)
     if saga is None or not is_watched(order, saga):
-        return Acted("The payment is not watched.", repeated=True)
+        return Acted(_("The payment is not watched."), repeated=True)
     message_id = f"{monitor_id(order.number)}/{saga.attempt}/{len(_asked(order, saga))}"
     message = outbox.signal_workflow(
         message_id, monitor_id(order.number), "stop_monitoring", StopMonitor(reason)
@@ -93,7 +94,7 @@ def stop_watching(order_number: str, actor: str, reason: str, *, attempt: int | 
         message=message,
         data={"attempt": saga.attempt},
     )
-    return Acted("The provider is asked no more for this order alone.")
+    return Acted(_("The provider is asked no more for this order alone."))
 
 
 def begin(saga: Saga, actor: str) -> None:

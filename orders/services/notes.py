@@ -13,6 +13,7 @@ from uuid import UUID
 from django.contrib.auth.models import AnonymousUser, User
 from django.db import transaction
 from django.utils import timezone
+from django.utils.translation import gettext_noop
 
 from orders.models import Mention, Order, OrderEvent
 
@@ -40,7 +41,10 @@ def change_notes(order_number: str, actor: str, notes: str) -> bool:
     order.notes = notes
     order.save(update_fields=["notes"])
     event = OrderEvent.objects.create(
-        order=order, kind=OrderEvent.Kind.NOTE, actor=actor, reason=notes or "The notes were emptied."
+        order=order,
+        kind=OrderEvent.Kind.NOTE,
+        actor=actor,
+        reason=notes or gettext_noop("The notes were emptied."),
     )
     _tell(event, named_in(notes) - before)
     return True

@@ -7,10 +7,12 @@ from datetime import datetime, timedelta
 
 from django.db.models import Max
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from orders.models import Mail, Order, OrderEvent, Saga
 from orders.services import authorizations
 from orders.services.lifecycle import is_being_taken
+from orders.words import moment, named, said
 from payments import ledger
 from payments.gateways.base import EventType
 from payments.models import Payment
@@ -77,7 +79,7 @@ def outlook(order: Order, saga: Saga | None) -> Outlook:
         paid_back=Money(transfers.paid_back(payment) if payment else 0, order.currency),
         refund_requested=Money(totals.refund_requested, order.currency),
         refunded=Money(totals.refunded, order.currency),
-        payment_status=totals.status.replace("_", " ") if payment else "",
+        payment_status=named(totals.status) if payment else "",
         deadline=_deadline(saga) if saga else None,
         authorized_until=_authorized_until(order, saga) if saga else None,
         live=queued or (saga is not None and (not saga.is_final or _has_aftermath(saga, totals))),
@@ -118,106 +120,120 @@ def _asked_just_now(payment: Payment) -> bool:
 def _in_words(order: Order, saga: Saga | None, missing: Money, queued: bool) -> tuple[str, str]:
     if saga is None:
         if order.status == Order.Status.CANCELLED:
-            return "Cancelled before its saga was started.", "Nothing."
-        return "Placed. Its saga has not been started.", "Nothing, until someone starts the saga."
+            return _("Cancelled before its saga was started."), _("Nothing.")
+        return _("Placed. Its saga has not been started."), _("Nothing, until someone starts the saga.")
     cancel_asked = (
         not saga.is_final
         and order.events.filter(kind=OrderEvent.Kind.CANCEL, data__attempt=saga.attempt).exists()
     )
     if cancel_asked and saga.status != S.COMPENSATING:
         return (
-            "Its cancellation has been asked for.",
-            "The saga stops and rolls back what it has done, newest step first.",
+            _("Its cancellation has been asked for."),
+            _("The saga stops and rolls back what it has done, newest step first."),
         )
     match saga.status:
         case S.PENDING | S.RUNNING if order.in_bulk and is_being_taken(saga):
             return (
-                "Its payment has not been opened.",
-                "Its import goes on. If that has stopped, import its file again, or cancel the order.",
+                _("Its payment has not been opened."),
+                _("Its import goes on. If that has stopped, import its file again, or cancel the order."),
             )
         case S.PENDING:
-            follow = "Stock is reserved and the payment is opened as soon as the engine takes the order."
-            return ("Its start is queued." if queued else "Its saga is starting."), follow
+            follow = _("Stock is reserved and the payment is opened as soon as the engine takes the order.")
+            return (_("Its start is queued.") if queued else _("Its saga is starting.")), follow
         case S.WAITING if order.in_bulk:
             return _waiting_in_bulk(saga, missing, queued)
         case S.WAITING:
             return _waiting(saga, missing)
         case S.COMPENSATING:
             return (
-                f"Rolling back: {saga.reason}",
-                "Each step is undone, newest first. What cannot be undone becomes a dead letter.",
+                _("Rolling back: {reason}").format(reason=said(saga.reason)),
+                _("Each step is undone, newest first. What cannot be undone becomes a dead letter."),
             )
         case S.COMPLETED:
-            return "Paid and shipped.", "Nothing: the order is complete."
+            return _("Paid and shipped."), _("Nothing: the order is complete.")
         case S.CANCELLED:
-            again = (
-                "To try again, take the order anew." if order.in_bulk else "The saga can be started again."
+            return (
+                _("Cancelled: {reason}").format(reason=said(saga.reason)),
+                _("Nothing. To try again, take the order anew.")
+                if order.in_bulk
+                else _("Nothing. The saga can be started again."),
             )
-            return f"Cancelled: {saga.reason}", f"Nothing. {again}"
         case S.COMPENSATION_FAILED:
             return (
-                f"Its rollback failed. Reason of the rollback: {saga.reason}",
-                "Nothing, until its dead letters are retried.",
+                _("Its rollback failed. Reason of the rollback: {reason}").format(reason=said(saga.reason)),
+                _("Nothing, until its dead letters are retried."),
             )
     return _running(order, saga)
 
 
 def _waiting(saga: Saga, missing: Money) -> tuple[str, str]:
     if missing.amount <= 0:
-        return "The money is there.", _captured_before(saga)
-    state = f"Waiting for {missing.format()}."
-    until = _minute(saga.deadline) if saga.deadline else "the deadline"
+        return _("The money is there."), _captured_before(saga)
+    state = _("Waiting for {missing}.").format(missing=missing.format())
     lapses = saga.payment.authorized_until if saga.payment else None
     if lapses is None or saga.deadline is None or lapses >= saga.deadline:
         renewal = ""
     elif authorizations.last_moment(saga):
         return (
             state,
-            f"The authorization ends on {_minute(lapses)} and cannot be renewed. The provider is asked a last "
-            "time then; if the money is not there, everything is rolled back. Until then the payment can be "
-            "confirmed, if somebody knows that the money is there, or the order cancelled; the wait cannot be "
-            "made longer.",
+            _(
+                "The authorization ends on {lapses} and cannot be renewed. The provider is asked a last time then; if "
+                "the money is not there, everything is rolled back. Until then the payment can be confirmed, if "
+                "somebody knows that the money is there, or the order cancelled; the wait cannot be made longer."
+            ).format(lapses=moment(lapses)),
         )
     else:
-        renewal = (
-            f"The authorization lasts until {_minute(lapses)}; it is renewed before, if the provider agrees. "
-        )
-    return (
-        state,
-        f"{renewal}The customer is reminded before the deadline. At {until} the provider is asked a last time; "
-        "if the money is not there then, everything is rolled back.",
-    )
+        renewal = _(
+            "The authorization lasts until {lapses}; it is renewed before, if the provider agrees."
+        ).format(lapses=moment(lapses))
+    last = _(
+        "The customer is reminded before the deadline. At {deadline} the provider is asked a last time; if the money "
+        "is not there then, everything is rolled back."
+    ).format(deadline=_until(saga))
+    return state, f"{renewal} {last}".strip()
 
 
 def _waiting_in_bulk(saga: Saga, missing: Money, queued: bool) -> tuple[str, str]:
     if missing.amount <= 0:
-        when = "Now" if queued else "With the next hourly check"
-        captured = _captured_before(saga)
-        return "The money is there.", f"{when}: {captured[0].lower()}{captured[1:]}"
-    until = _minute(saga.deadline) if saga.deadline else "the deadline"
+        when = (
+            _("Now: the payment is captured and the parcel is shipped.")
+            if queued
+            else _("With the next hourly check: the payment is captured and the parcel is shipped.")
+        )
+        return _("The money is there."), f"{when}{_lasting(saga)}"
     return (
-        f"Waiting for {missing.format()}.",
-        "The hourly check fulfils it when the money is there. With the first check after "
-        f"{until} the provider is asked a last time; if it is not there then, everything is rolled back.",
+        _("Waiting for {missing}.").format(missing=missing.format()),
+        _(
+            "The hourly check fulfils it when the money is there. With the first check after {deadline} the provider "
+            "is asked a last time; if it is not there then, everything is rolled back."
+        ).format(deadline=_until(saga)),
     )
 
 
+def _until(saga: Saga) -> str:
+    return moment(saga.deadline) if saga.deadline else _("the deadline")
+
+
 def _captured_before(saga: Saga) -> str:
+    return _("The payment is captured and the parcel is shipped.") + _lasting(saga)
+
+
+def _lasting(saga: Saga) -> str:
     lapses = saga.payment.authorized_until if saga.payment else None
-    before = f" The authorization lasts until {_minute(lapses)}." if lapses else ""
-    return f"The payment is captured and the parcel is shipped.{before}"
-
-
-def _minute(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M} UTC"
+    if lapses is None:
+        return ""
+    return " " + _("The authorization lasts until {lapses}.").format(lapses=moment(lapses))
 
 
 def _running(order: Order, saga: Saga) -> tuple[str, str]:
     match order.status:
         case Order.Status.PAID:
-            return "Paid.", "The parcel is handed to the carrier, then the customer is told."
+            return _("Paid."), _("The parcel is handed to the carrier, then the customer is told.")
         case Order.Status.SHIPPED:
-            return "Paid and handed to the carrier.", "The customer is told; then the order is complete."
+            return (
+                _("Paid and handed to the carrier."),
+                _("The customer is told; then the order is complete."),
+            )
         case Order.Status.AWAITING_PAYMENT:
-            return "The money is there.", _captured_before(saga)
-    return "Its saga has begun.", "Stock is reserved and the payment is opened."
+            return _("The money is there."), _captured_before(saga)
+    return _("Its saga has begun."), _("Stock is reserved and the payment is opened.")

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import unicodedata
 
+from django.utils.formats import date_format
+from django.utils.translation import gettext as _
 from fpdf import FPDF, FontFace
 
 from orders.models import Order
@@ -40,9 +42,12 @@ def packing_slip(order: Order, shop_name: str) -> bytes:
     pdf.multi_cell(90, 5.5, printable("\n".join(address)), new_x="LMARGIN", new_y="NEXT")
     pdf.ln(14)
     pdf.set_font("Helvetica", "B", 16)
-    pdf.cell(0, 9, printable(f"Packing slip {order.number}"), new_x="LMARGIN", new_y="NEXT")
+    pdf.cell(
+        0, 9, printable(_("Packing slip {order}").format(order=order.number)), new_x="LMARGIN", new_y="NEXT"
+    )
     pdf.set_font("Helvetica", size=10)
-    pdf.cell(0, 6, f"Ordered on {order.created_at:%Y-%m-%d}", new_x="LMARGIN", new_y="NEXT")
+    ordered = _("Ordered on {day}").format(day=date_format(order.created_at))
+    pdf.cell(0, 6, printable(ordered), new_x="LMARGIN", new_y="NEXT")
     pdf.ln(6)
     _lines(pdf, order)
     return bytes(pdf.output())
@@ -55,7 +60,7 @@ def _lines(pdf: FPDF, order: Order) -> None:
         col_widths=widths, text_align=("RIGHT", "LEFT", "LEFT"), headings_style=heading, line_height=6,
         borders_layout="HORIZONTAL_LINES",
     ) as table:  # fmt: skip
-        table.row(("Quantity", "SKU", "Article"))
+        table.row((printable(_("Quantity")), printable(_("SKU")), printable(_("Article"))))
         for line in order.lines.all():
             table.row((str(line.quantity), printable(line.sku), printable(line.name)))
 

@@ -20,6 +20,7 @@ from django.db import transaction
 from django.db.models import Model, Q, QuerySet
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
+from django.utils.translation import gettext
 
 from orders.models import (
     DeadLetter,
@@ -34,6 +35,7 @@ from orders.models import (
     SagaStep,
     Shipment,
 )
+from orders.words import day
 from payments.services import personal_data as payments_data
 from payments.services.personal_data import Holdings
 from shop.kernel import second_person
@@ -78,28 +80,35 @@ class Preview:
     def why_not(self) -> str:
         """Why nothing can be erased now; empty if something can."""
         if self.under_way:
-            return " ".join([*self.under_way, "Nothing is erased before all of it has come to its end."])
+            nothing = gettext("Nothing is erased before all of it has come to its end.")
+            return " ".join([*self.under_way, nothing])
         if not self.to_erase:
-            return self.what_stays or "There is nothing to erase."
+            return self.what_stays or gettext("There is nothing to erase.")
         return ""
 
     @property
     def what_stays(self) -> str:
         told = []
         if self.kept:
-            orders = ", ".join(f"{kept.number} until {kept.until}" for kept in self.kept)
-            told.append(f"Kept, because bookings have to be: {orders}.")
+            until = gettext("{order} until {until}")
+            orders = ", ".join(until.format(order=kept.number, until=day(kept.until)) for kept in self.kept)
+            told.append(gettext("Kept, because bookings have to be: {orders}.").format(orders=orders))
         if self.files:
-            told.append(f"Kept, because of the bookings of others in them: {', '.join(self.files)}.")
+            files = ", ".join(self.files)
+            told.append(
+                gettext("Kept, because of the bookings of others in them: {files}.").format(files=files)
+            )
         if self.shared:
-            told.append(f"Kept, because they paid other orders as well: bank bookings ({self.shared}).")
+            shared = gettext("Kept, because they paid other orders as well: bank bookings ({number}).")
+            told.append(shared.format(number=self.shared))
         return " ".join(told)
 
     @property
     def sentence(self) -> str:
-        return self.why_not or " ".join(
-            filter(None, (f"Erased is: {', '.join(self.to_erase)}.", self.what_stays))
-        )
+        if why_not := self.why_not:
+            return why_not
+        erased = gettext("Erased is: {orders}.").format(orders=", ".join(self.to_erase))
+        return " ".join(filter(None, (erased, self.what_stays)))
 
 
 # --- whose -----------------------------------------------------------------------------------------------
@@ -155,13 +164,13 @@ def why_under_way(order: Order) -> str:
     saga = order.saga
     why = ""
     if order.status not in _OVER or (saga is not None and not saga.is_final):
-        why = f"It is {order.get_status_display()}."
+        why = gettext("It is {state}.").format(state=order.get_status_display())
     elif Mail.objects.filter(saga__order=order, state__in=[Mail.State.QUEUED, Mail.State.SENDING]).exists():
-        why = "A mail to its customer is on its way."
+        why = gettext("A mail to its customer is on its way.")
     elif _messages(order).filter(state=OutboxMessage.State.QUEUED).exists():
-        why = "A message to Temporal is on its way."
+        why = gettext("A message to Temporal is on its way.")
     elif second_person.waiting().filter(order_number=order.number).exists():
-        why = "Something about it waits for a second person."
+        why = gettext("Something about it waits for a second person.")
     else:
         why = payments_data.still_open(order.number)
     return f"{order.number}: {why}" if why else ""
@@ -247,19 +256,23 @@ def erase(email: str, actor: str, reason: str, *, seen: str = "") -> Erased:
     an order is under way, or all has to stay.
     """
     if not reason.strip():
-        raise ErasureRefused("Say why the customer is erased: their request and its date, for instance.")
+        raise ErasureRefused(
+            gettext("Say why the customer is erased: their request and its date, for instance.")
+        )
     orders = list(orders_of(email).select_for_update())
     if not orders:
         earlier = Erasure.objects.filter(person=person(email)).first()
         if earlier is None:
-            raise ErasureRefused("No order was placed with this e-mail address.")
-        return Erased(f"It was erased on {earlier.at:%Y-%m-%d} by {earlier.actor}.", repeated=True)
+            raise ErasureRefused(gettext("No order was placed with this e-mail address."))
+        told = gettext("It was erased on {at} by {who}.").format(at=day(earlier.at), who=earlier.actor)
+        return Erased(told, repeated=True)
     payments_data.lock(Holdings([order.number for order in orders]))
     planned = _preview(orders)
     if planned.why_not:
         raise ErasureRefused(planned.why_not)
     if seen and seen != planned.sentence:
-        raise ErasureRefused(f"It has changed in the meantime. {planned.sentence} Look at it again.")
+        changed = gettext("It has changed in the meantime. {sentence} Look at it again.")
+        raise ErasureRefused(changed.format(sentence=planned.sentence))
     chosen = [order for order in orders if order.number in planned.to_erase]
     record = Erasure(person=person(email), actor=actor, reason=reason.strip(), orders=planned.to_erase)
     held = Holdings(planned.to_erase, _oldest_kept())
@@ -276,7 +289,8 @@ def erase(email: str, actor: str, reason: str, *, seen: str = "") -> Erased:
             reason=record.reason,
             data={"erasure": record.pk},
         )
-    return Erased(f"Erased: {_told(counts)}. {planned.what_stays}".strip())
+    gone = gettext("Erased: {what}.").format(what=_told(counts))
+    return Erased(f"{gone} {planned.what_stays}".strip())
 
 
 def _redactor(orders: Sequence[Order], held: Holdings) -> Redactor:

@@ -11,6 +11,8 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
 from django.db import IntegrityError, connection, transaction
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 
 from orders.carriers import carrier
 from orders.carriers.base import CarrierMisconfigured
@@ -26,6 +28,8 @@ COUNTRIES = {code for code in Locale("en").territories if re.fullmatch("[A-Z]{2}
     *("EU", "EZ", "UN", "QO", "XA", "XB", "ZZ")
 }
 MAX_LINES = 200
+# https://www.rfc-editor.org/rfc/rfc5646#section-2.1
+_LANGUAGE_TAG = re.compile("[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*")
 MAX_AMOUNT = 2**63 - 1  # what the database holds
 
 
@@ -84,6 +88,7 @@ class OrderDraft:
     carrier: str | None = None
     payment_window: timedelta | None = None
     notes: str = ""
+    language: str | None = None  # BCP 47, such as `de-AT`
 
 
 @transaction.atomic
@@ -117,7 +122,7 @@ def place_order(
         return earlier, False
     OrderEvent.objects.create(order=order, kind=OrderEvent.Kind.PLACED, actor=actor)
     if settings.AUTO_START_SAGAS and not order.in_bulk:
-        lifecycle.start(order.number, "shop", "placed")
+        lifecycle.start(order.number, "shop", gettext_noop("placed"))
         order.refresh_from_db()
     return order, True
 
@@ -126,7 +131,9 @@ def earlier_order(key: str, digest: str) -> Order | None:
     """The order that was placed with this idempotency key. Raises `KeyReused` if its body was another one."""
     order = Order.objects.filter(api_idempotency_key=key).first()
     if order is not None and order.api_body_digest != digest:
-        raise KeyReused(f"This Idempotency-Key was used for order {order.number} with another body.")
+        raise KeyReused(
+            _("This Idempotency-Key was used for order {order} with another body.").format(order=order.number)
+        )
     return order
 
 
@@ -148,6 +155,7 @@ def _create(
         way=way,
         customer_name=draft.customer_name,
         customer_email=draft.customer_email,
+        language=_ours(draft.language) or settings.LANGUAGE_CODE,
         currency=draft.currency,
         shipping_cost=shipping_cost,
         discount=draft.discount,
@@ -176,6 +184,14 @@ def _create(
     return order
 
 
+def _ours(language: str | None) -> str | None:
+    """That of our languages which a BCP 47 tag asks for: for `de-AT` it is `de`."""
+    if language is None or not _LANGUAGE_TAG.fullmatch(language):
+        return None
+    primary = language.partition("-")[0].lower()
+    return primary if primary in dict(settings.LANGUAGES) else None
+
+
 def _next_number() -> str:
     with connection.cursor() as cursor:
         cursor.execute("SELECT nextval('order_number')")
@@ -192,18 +208,28 @@ def _check(draft: OrderDraft) -> tuple[list[Product], int, int]:
     try:
         validate_email(draft.customer_email)
     except ValidationError:
-        wrong("customer.email", f"{draft.customer_email!r} is not an e-mail address.")
+        wrong("customer.email", _("{text!r} is not an e-mail address.").format(text=draft.customer_email))
     for prefix, address in (("shipping_address", draft.shipping), ("billing_address", draft.billing)):
         if address is not None:
             for field in Address.__slots__:
                 if not getattr(address, field).strip():
-                    wrong(f"{prefix}.{field}", "This is needed.")
+                    wrong(f"{prefix}.{field}", _("This is needed."))
             if address.country and address.country not in COUNTRIES:
-                wrong(f"{prefix}.country", f"{address.country!r} is not an ISO 3166 code such as DE.")
+                wrong(
+                    f"{prefix}.country",
+                    _("{text!r} is not an ISO 3166 code such as DE.").format(text=address.country),
+                )
+    if draft.language is not None and _ours(draft.language) is None:
+        wrong(
+            "language",
+            _("{text!r} is not a language of this shop; it has {languages}.").format(
+                text=draft.language, languages=", ".join(dict(settings.LANGUAGES))
+            ),
+        )
     if not draft.customer_name.strip():
-        wrong("customer.name", "This is needed.")
+        wrong("customer.name", _("This is needed."))
     if not is_currency(draft.currency):
-        wrong("currency", f"{draft.currency!r} is not an ISO 4217 currency code.")
+        wrong("currency", _("{text!r} is not an ISO 4217 currency code.").format(text=draft.currency))
     try:
         gateway(draft.payment_method)
     except GatewayMisconfigured as error:
@@ -213,7 +239,7 @@ def _check(draft: OrderDraft) -> tuple[list[Product], int, int]:
     except CarrierMisconfigured as error:
         wrong("carrier", str(error))
     if not 1 <= len(draft.lines) <= MAX_LINES:
-        wrong("lines", f"An order has 1 to {MAX_LINES} lines.")
+        wrong("lines", _("An order has 1 to {most} lines.").format(most=MAX_LINES))
         raise OrderInvalid(errors)
 
     catalogue = {
@@ -223,39 +249,50 @@ def _check(draft: OrderDraft) -> tuple[list[Product], int, int]:
     goods = 0
     for i, line in enumerate(draft.lines):
         if not 1 <= line.quantity <= MAX_QUANTITY:
-            wrong(f"lines.{i}.quantity", f"{line.quantity} is not a quantity from 1 to {MAX_QUANTITY}.")
+            wrong(
+                f"lines.{i}.quantity",
+                _("{number} is not a quantity from 1 to {most}.").format(
+                    number=line.quantity, most=MAX_QUANTITY
+                ),
+            )
         product = catalogue.get(line.sku)
         if product is None:
-            wrong(f"lines.{i}.sku", f"There is no product {line.sku!r} for sale.")
+            wrong(f"lines.{i}.sku", _("There is no product {sku!r} for sale.").format(sku=line.sku))
             continue
         products.append(product)
         goods += product.price * line.quantity
         if product.currency != draft.currency and is_currency(draft.currency):
             wrong(
                 f"lines.{i}.sku",
-                f"{line.sku} is sold in {product.currency}; the order is in {draft.currency}.",
+                _("{sku} is sold in {currency}; the order is in {other}.").format(
+                    sku=line.sku, currency=product.currency, other=draft.currency
+                ),
             )
         if line.unit_price is not None and line.unit_price != product.price:
             wrong(
                 f"lines.{i}.unit_price",
-                f"{line.sku} costs {product.price} (minor units of {product.currency}), not {line.unit_price}.",
+                _("{sku} costs {price} (minor units of {currency}), not {other}.").format(
+                    sku=line.sku, price=product.price, currency=product.currency, other=line.unit_price
+                ),
             )
     shipping_cost = draft.shipping_cost
     if shipping_cost is None:
         shipping_cost = settings.SHIPPING_COST if draft.currency == settings.CURRENCY else 0
     if shipping_cost < 0:
-        wrong("shipping_cost", "The shipping cost is below zero.")
+        wrong("shipping_cost", _("The shipping cost is below zero."))
     if not 0 <= draft.discount <= goods + max(0, shipping_cost):
-        wrong("discount", "The discount is below zero or above the whole order.")
+        wrong("discount", _("The discount is below zero or above the whole order."))
     total = goods + shipping_cost - draft.discount
     if not errors and total <= 0:
-        wrong("total", "There is nothing to pay: an order's total must be more than zero.")
+        wrong("total", _("There is nothing to pay: an order's total must be more than zero."))
     if not errors and total > MAX_AMOUNT:
-        wrong("total", "The lines add up to more than can be booked.")
+        wrong("total", _("The lines add up to more than can be booked."))
     if not errors and draft.total is not None and draft.total != total:
         wrong(
             "total",
-            f"The lines add up to {total} minor units ({Money(total, draft.currency)}), not {draft.total}.",
+            _("The lines add up to {total} minor units ({money}), not {other}.").format(
+                total=total, money=Money(total, draft.currency), other=draft.total
+            ),
         )
     if errors:
         raise OrderInvalid(errors)

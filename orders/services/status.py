@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from orders.models import Order, Saga
 from shop.kernel import second_person
@@ -67,4 +68,5 @@ def move_saga(saga: Saga, to: str, **changes: Any) -> None:
     if changes:
         saga.save(update_fields=list(changes))
     if changes.get("status") in (S.COMPENSATING, *Saga.FINAL):
-        second_person.lapse([subject_of(saga.order.number)], f"The order is {saga.get_status_display()}.")
+        why = _("The order is {status}.").format(status=saga.get_status_display())
+        second_person.lapse([subject_of(saga.order.number)], why)

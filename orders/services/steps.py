@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from django.conf import settings
+from django.utils.translation import gettext_noop
 
 from orders.carriers import carrier
 from orders.carriers.base import CarrierShipment
@@ -77,7 +78,7 @@ def create_payment_hold(ref: StepRef, deadline: datetime) -> tuple[SagaStep, Sag
         payment, result = answer
         payment = absorb(payment, result.payment, source="call")
         if result.payment.status == RemoteStatus.DECLINED:
-            raise StepRefused("The payment was declined.")
+            raise StepRefused(gettext_noop("The payment was declined."))
         if saga.status == S.RUNNING:
             _wait(saga, payment, deadline)
             if saga.order.in_bulk:
@@ -110,7 +111,9 @@ def adopt_payment(ref: StepRef, deadline: datetime, remote: RemotePayment) -> Sa
         )
         Saga.objects.filter(pk=saga.pk).update(payment=payment)
         _wait(saga, absorb(payment, remote, source="call"), deadline)
-        return Done(reference=reference, note="The payment was opened before the order was taken here.")
+        return Done(
+            reference=reference, note=gettext_noop("The payment was opened before the order was taken here.")
+        )
 
     return once(ref, effect)
 
@@ -145,11 +148,13 @@ def release_payment_hold(ref: StepRef) -> SagaStep:
                 try:  # by our own void, whose answer was lost? The same key gives that answer again
                     return provider.void(remote.payment_reference, ref.key)
                 except GatewayRefused:
-                    return Done(outcome=SKIPPED, note="The authorization was voided before.")
+                    return Done(outcome=SKIPPED, note=gettext_noop("The authorization was voided before."))
             case RemoteStatus.CAPTURED if not _capture_has_its_undo(saga, ref):
                 return _refund(provider, payment, remote, ref.key)
             case RemoteStatus.CAPTURED | RemoteStatus.REFUNDED:
-                return Done(outcome=SKIPPED, note="The payment was captured: its refund is the undo.")
+                return Done(
+                    outcome=SKIPPED, note=gettext_noop("The payment was captured: its refund is the undo.")
+                )
             case _:
                 return Done(outcome=SKIPPED, note=f"The authorization is {remote.status} at the provider.")
 
@@ -267,7 +272,7 @@ def cancel_shipping(ref: StepRef) -> SagaStep:
     def effect(saga: Saga, cancelled: CarrierShipment | None) -> Done:
         shipment = Shipment.objects.filter(saga=saga).first()
         if cancelled is None and shipment is None:
-            return Done(outcome=SKIPPED, note="No parcel was handed over.")
+            return Done(outcome=SKIPPED, note=gettext_noop("No parcel was handed over."))
         if shipment is not None:
             shipment.state = Shipment.State.CANCELLED
             shipment.save(update_fields=["state"])
@@ -286,7 +291,7 @@ def cancel_shipping(ref: StepRef) -> SagaStep:
 
 def _payment(saga: Saga) -> Payment:
     if saga.payment is None:
-        raise StepRefused("This saga has no payment: its authorization never happened.")
+        raise StepRefused(gettext_noop("This saga has no payment: its authorization never happened."))
     return saga.payment
 
 
@@ -294,13 +299,13 @@ def _at_provider(saga: Saga) -> tuple[Gateway, Payment, RemotePayment] | Done:
     """The payment as its provider sees it; a `Done` if nothing was ever opened there."""
     payment = saga.payment
     if payment is None:
-        return Done(outcome=SKIPPED, note="No authorization was asked for.")
+        return Done(outcome=SKIPPED, note=gettext_noop("No authorization was asked for."))
     provider = gateway(payment.gateway)
     if payment.reference:
         return provider, payment, provider.status(payment.reference)
     remote = provider.find(payment.idempotency_key)
     if remote is None:
-        return Done(outcome=SKIPPED, note="The authorization never reached the provider.")
+        return Done(outcome=SKIPPED, note=gettext_noop("The authorization never reached the provider."))
     return provider, payment, remote
 
 
@@ -311,7 +316,7 @@ def _refund(provider: Gateway, payment: Payment, remote: RemotePayment, key: str
     # Written before the call: a retry after a lost answer must ask for the same amount under the same key.
     intended = intend_refund(payment, remote.captured - given_back, key)
     if intended == 0:
-        return Done(outcome=SKIPPED, note="Everything captured was refunded before.")
+        return Done(outcome=SKIPPED, note=gettext_noop("Everything captured was refunded before."))
     return provider.refund(remote.payment_reference, Money(intended, payment.currency), key)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from django.db.models import F, Sum
+from django.utils.translation import gettext_noop
 
 from orders.models import Product, Reservation, Saga
 from orders.services.audit import SKIPPED, Done, StepRefused
@@ -44,7 +45,7 @@ def reserve(saga: Saga) -> Done:
 def release(saga: Saga) -> Done:
     """Give back what `reserve` holds."""
     return _turn(saga, State.RESERVED, State.RELEASED, on_hand=0, reserved=-1) or Done(
-        outcome=SKIPPED, note="No stock is reserved for this saga."
+        outcome=SKIPPED, note=gettext_noop("No stock is reserved for this saga.")
     )
 
 

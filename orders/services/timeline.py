@@ -8,30 +8,35 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from itertools import groupby
 from typing import Any
 
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+
 from orders.models import Mail, Order, OrderEvent, SagaStep
+from orders.words import day as in_words
+from orders.words import moment, named, said
 from payments.gateways.base import EventType
 from payments.models import OutgoingTransfer, PaymentEvent, ReviewItem, WebhookDelivery
 from shop.kernel.models import ActRequest, OutboxMessage
 from shop.kernel.money import Money
 
 STEPS = {
-    "inventory": ("Stock reserved", "Reserving stock", "Stock released"),
-    "payment_hold": ("Payment opened", "Opening the payment", "Authorization released"),
-    "payment_captured": ("Payment captured", "Capturing the payment", "Payment refunded"),
-    "shipping": ("Handed to the carrier", "Handing to the carrier", "Shipment called back"),
-    "confirmation": ("Confirmation sent", "Sending the confirmation", ""),
+    "inventory": (_("Stock reserved"), _("Reserving stock"), _("Stock released")),
+    "payment_hold": (_("Payment opened"), _("Opening the payment"), _("Authorization released")),
+    "payment_captured": (_("Payment captured"), _("Capturing the payment"), _("Payment refunded")),
+    "shipping": (_("Handed to the carrier"), _("Handing to the carrier"), _("Shipment called back")),
+    "confirmation": (_("Confirmation sent"), _("Sending the confirmation"), ""),
 }
 # Titles of money that goes back, by type and outcome; other events are named by their type.
 GOING_BACK = {
-    ("refund", "requested"): "Refund of {} asked for",
-    ("refund", "succeeded"): "{} refunded",
-    ("refund", "failed"): "Refund of {} failed",
-    ("refund_reversal", "succeeded"): "Refund of {} came back",
-    ("chargeback", "succeeded"): "{} taken back by the customer’s bank",
+    ("refund", "requested"): _("Refund of {money} asked for"),
+    ("refund", "succeeded"): _("{money} refunded"),
+    ("refund", "failed"): _("Refund of {money} failed"),
+    ("refund_reversal", "succeeded"): _("Refund of {money} came back"),
+    ("chargeback", "succeeded"): _("{money} taken back by the customer’s bank"),
 }
 
 
@@ -40,15 +45,16 @@ class Entry:
     """One thing that happened. `kind` is staff, request, step, rollback, payment, review, transfer, mail or
     webhook.
 
-    `state` is a word for its outcome (succeeded, failed, queued, delivered, sent …), empty where there is
-    none. `pk` is that of the row behind it; `parts` are the undos of a rollback, in the order undone. `raw` is
-    what the books have of it word by word, and `id` stays the same for the same thing.
+    `state` is a code for its outcome (succeeded, failed, queued, delivered, sent …), empty where there is
+    none, and `words` says it. `pk` is that of the row behind it; `parts` are the undos of a rollback, in the order
+    undone. `raw` is what the books have of it word by word, and `id` stays the same for the same thing.
     """
 
     at: datetime
     kind: str
     title: str
     state: str = ""
+    words: str = ""
     actor: str = ""
     text: str = ""
     reference: str = ""
@@ -95,8 +101,9 @@ def _staff(event: OrderEvent) -> Entry:
         kind="staff",
         title=_capitalized(event.get_kind_display()),
         state=message.state if message else "",
+        words=message.get_state_display() if message else "",
         actor=event.actor,
-        text=" ".join(filter(None, (event.reason, _details(event.data), _trouble(message)))),
+        text=" ".join(filter(None, (said(event.reason), _details(event.data), _trouble(message)))),
         attempt=event.data.get("attempt", 0),
         pk=event.pk,
         id=f"staff-{event.pk}",
@@ -105,10 +112,48 @@ def _staff(event: OrderEvent) -> Entry:
     )
 
 
+_RAW = {
+    "attempt": _("attempt"),
+    "amount": _("amount"),
+    "currency": _("currency"),
+    "received_on": _("received on"),
+    "bank_reference": _("bank reference"),
+    "before": _("before"),
+    "after": _("after"),
+    "tracking_number": _("tracking number"),
+    "dead_letter": _("dead letter"),
+    "evidence": _("evidence"),
+    "form_id": _("form id"),
+    "authorized_until": _("authorized until"),
+    "erasure": _("erasure"),
+    "message": _("message"),
+    "workflow": _("workflow"),
+    "step": _("step"),
+    "kind": _("kind"),
+    "outcome": _("outcome"),
+    "try": _("try"),
+    "idempotency_key": _("idempotency key"),
+    "rollback_run": _("rollback run"),
+    "started": _("started"),
+    "ended": _("ended"),
+    "gateway": _("gateway"),
+    "type": _("type"),
+    "payment": _("payment"),
+    "source": _("source"),
+    "raw_id": _("raw id"),
+    "occurred": _("occurred"),
+    "to": _("to"),
+    "tries": _("tries"),
+}
+
+
 def _raw(values: dict[str, Any]) -> list[tuple[str, str]]:
     """What there is of them, as text."""
     return [
-        (name.replace("_", " "), value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+        (
+            str(_RAW.get(name) or name.replace("_", " ")),
+            value if isinstance(value, str) else json.dumps(value, ensure_ascii=False),
+        )
         for name, value in values.items()
         if value not in ("", None)
     ]
@@ -122,7 +167,7 @@ def _second_person(order: Order) -> Iterator[Entry]:
         yield Entry(
             at=asked.asked_at,
             kind="request",
-            title="A second person is asked",
+            title=gettext("A second person is asked"),
             actor=who,
             text=" ".join(filter(None, (asked.what, asked.reason))),
             pk=asked.pk,
@@ -131,9 +176,11 @@ def _second_person(order: Order) -> Iterator[Entry]:
             yield Entry(
                 at=asked.decided_at,
                 kind="request",
-                title=f"Request {asked.state}",
+                title=gettext("Request: {state}").format(state=asked.get_state_display()),
                 actor=asked.decided_by.get_username() if asked.decided_by else "shop",
-                text=f"{asked.what} {asked.outcome} (Asked for by {who}.)",
+                text=gettext("{what} {outcome} (Asked for by {who}.)").format(
+                    what=asked.what, outcome=asked.outcome, who=who
+                ),
                 pk=asked.pk,
             )
 
@@ -145,22 +192,31 @@ def _trouble(message: OutboxMessage | None) -> str:
 def _details(data: dict[str, Any]) -> str:
     parts = []
     if "amount" in data:
-        parts.append(f"{Money(data['amount'], data['currency']).format()}, received on {data['received_on']}")
+        parts.append(
+            gettext("{money}, received on {day}").format(
+                money=Money(data["amount"], data["currency"]).format(),
+                day=in_words(date.fromisoformat(data["received_on"])),
+            )
+        )
     if data.get("bank_reference"):
-        parts.append(f"bank reference {data['bank_reference']}")
+        parts.append(gettext("bank reference {reference}").format(reference=data["bank_reference"]))
     if "before" in data:
-        parts.append(f"from {_minute(data['before'])} to {_minute(data['after'])} UTC")
+        parts.append(
+            gettext("from {before} to {after}").format(
+                before=_minute(data["before"]), after=_minute(data["after"])
+            )
+        )
     if "tracking_number" in data:
         parts.append(str(data["tracking_number"]))
     if "step" in data:
-        parts.append(f"undo of {str(data['step']).replace('_', ' ')}")
+        parts.append(gettext("undo of {step}").format(step=named(data["step"])))
     if "evidence" in data:
-        parts.append(f"evidence: {data['evidence']}")
+        parts.append(gettext("evidence: {evidence}").format(evidence=data["evidence"]))
     return f"[{'; '.join(parts)}]" if parts else ""
 
 
 def _minute(text: str) -> str:
-    return f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M}"
+    return moment(datetime.fromisoformat(text))
 
 
 # --- what the saga did -----------------------------------------------------------------------------------
@@ -170,18 +226,20 @@ def _step(row: SagaStep) -> Entry:
     done, trying, undone = STEPS.get(row.step, (row.step, row.step, row.step))
     failed = row.outcome == SagaStep.Outcome.FAILED
     if row.kind == SagaStep.Kind.COMPENSATION:
-        title = f"Undo of {row.step.replace('_', ' ')}" if row.outcome != "succeeded" else undone
+        undo = gettext("Undo of {step}").format(step=named(row.step))
+        title = str(undone) if row.outcome == "succeeded" else undo
     else:
-        title = trying if failed else done
+        title = str(trying if failed else done)
     if row.attempt > 1 or failed:
-        title += f" (try {row.attempt})"
+        title = gettext("{title} (try {number})").format(title=title, number=row.attempt)
     return Entry(
         at=row.at,
         kind="step",
         title=title,
         state=row.outcome,
+        words=row.get_outcome_display(),
         actor=row.actor,
-        text=row.error,
+        text=said(row.error),
         reference=row.reference,
         attempt=row.saga.attempt,
         seconds=(row.at - row.started_at).total_seconds(),
@@ -205,24 +263,26 @@ def _step(row: SagaStep) -> Entry:
 def _rollbacks(rows: Iterable[SagaStep]) -> Iterator[Entry]:
     """One entry for each run, with its undos in the order undone: last step first."""
     by_run = sorted(rows, key=lambda row: (row.saga_id, row.rollback_run, row.pk))
-    for _, group in groupby(by_run, key=lambda row: (row.saga_id, row.rollback_run)):
+    for _key, group in groupby(by_run, key=lambda row: (row.saga_id, row.rollback_run)):
         run = list(group)
         # The last word on each step: a retry may have succeeded.
         last = {row.step: row.outcome for row in run}.values()
         failed = sum(outcome == SagaStep.Outcome.FAILED for outcome in last)
         undone = sum(outcome == SagaStep.Outcome.SUCCEEDED for outcome in last)
-        numbers = {
-            "undone": undone,
-            "with nothing to undo": len(last) - undone - failed,
-            "not undone": failed,
-        }
-        counts = ", ".join(f"{number} {words}" for words, number in numbers.items() if number)
+        numbers = (
+            (undone, gettext("{n} undone")),
+            (len(last) - undone - failed, gettext("{n} with nothing to undo")),
+            (failed, gettext("{n} not undone")),
+        )
+        counts = ", ".join(words.format(n=number) for number, words in numbers if number)
+        outcome = SagaStep.Outcome.FAILED if failed else SagaStep.Outcome.SUCCEEDED
         yield Entry(
             at=run[0].started_at,
             kind="rollback",
-            title="Rolled back, newest step first",
-            state=SagaStep.Outcome.FAILED if failed else SagaStep.Outcome.SUCCEEDED,
-            text=f"{run[0].saga.reason} ({counts})",
+            title=gettext("Rolled back, newest step first"),
+            state=outcome,
+            words=str(outcome.label),
+            text=f"{said(run[0].saga.reason)} ({counts})",
             attempt=run[0].saga.attempt,
             seconds=(run[-1].at - run[0].started_at).total_seconds(),
             parts=[_step(row) for row in run],
@@ -235,7 +295,7 @@ def _rollbacks(rows: Iterable[SagaStep]) -> Iterator[Entry]:
 
 def _payment(event: PaymentEvent) -> Entry:
     day = event.occurred_at.date()
-    dated = f"Dated {day:%Y-%m-%d}." if day != event.recorded_at.date() else ""
+    dated = gettext("Dated {day}.").format(day=in_words(day)) if day != event.recorded_at.date() else ""
     # A receipt that staff confirmed is told once more, with their reason, as what they did.
     told = "" if event.source == "staff" and event.type == EventType.RECEIPT else event.detail
     return Entry(
@@ -243,6 +303,7 @@ def _payment(event: PaymentEvent) -> Entry:
         kind="payment",
         title=_named(event),
         state=event.outcome,
+        words=named(event.outcome),
         actor=event.actor or event.source,
         text=" · ".join(filter(None, (told, dated))),
         reference=event.psp_reference,
@@ -266,20 +327,24 @@ def _payment(event: PaymentEvent) -> Entry:
 
 def _named(event: PaymentEvent) -> str:
     if event.amount < 0 and event.type == EventType.RECEIPT:
-        return f"{-event.money} no longer counted as received"
+        return gettext("{money} no longer counted as received").format(money=-event.money)
     if event.type == EventType.AUTHORIZATION_ADJUSTMENT and event.source == "staff":
-        return f"Accepted as full payment, {-event.money} short"
-    named = GOING_BACK.get((event.type, event.outcome), _capitalized(event.get_type_display()) + " {}")
-    return named.format(event.money)
+        return gettext("Accepted as full payment, {money} short").format(money=-event.money)
+    going_back = GOING_BACK.get((event.type, event.outcome))
+    if going_back is None:
+        return f"{_capitalized(named(event.type))} {event.money}"
+    return str(going_back).format(money=event.money)
 
 
 def _review(item: ReviewItem) -> Entry:
     money = f": {Money(item.amount, item.currency).format()}" if item.amount is not None else ""
+    about = gettext("For review, {reason}").format(reason=item.get_reason_display())
     return Entry(
         at=item.created_at,
         kind="review",
-        title=f"For review, {item.get_reason_display()}{money}",
+        title=f"{about}{money}",
         state=item.state,
+        words=item.get_state_display(),
         text=" ".join(filter(None, (item.detail, item.resolution))),
         actor=item.resolved_by,
         pk=item.pk,
@@ -291,8 +356,9 @@ def _transfer(transfer: OutgoingTransfer) -> Entry:
     return Entry(
         at=transfer.created_at,
         kind="transfer",
-        title=f"Transfer of {transfer.money.format()} to the customer",
-        state=transfer.get_state_display(),
+        title=gettext("Transfer of {money} to the customer").format(money=transfer.money.format()),
+        state=transfer.state,
+        words=transfer.get_state_display(),
         actor=transfer.requested_by,
         reference=transfer.end_to_end_id,
         pk=transfer.pk,
@@ -304,9 +370,10 @@ def _mail(mail: Mail) -> Entry:
     return Entry(
         at=mail.sent_at or mail.created_at,
         kind="mail",
-        title=f"Mail: {mail.subject}",
+        title=gettext("Mail: {subject}").format(subject=mail.subject),
         state=mail.state,
-        actor=f"to {mail.recipient}",
+        words=mail.get_state_display(),
+        actor=gettext("to {recipient}").format(recipient=mail.recipient),
         text=mail.error,
         attempt=mail.saga.attempt,
         pk=mail.pk,
@@ -322,12 +389,13 @@ def _webhooks(order: Order) -> Iterator[Entry]:
         payment_reference__in=order.sagas.exclude(payment__reference="").values("payment__reference"),
     ).defer("body", "headers")
     for delivery in deliveries.order_by("id"):
-        said = ", ".join(f"{event['type']} {event['outcome']}" for event in delivery.events)
+        told = ", ".join(f"{named(event['type'])} {named(event['outcome'])}" for event in delivery.events)
         yield Entry(
             at=delivery.received_at,
             kind="webhook",
-            title="Webhook" + (f": {said}" if said else ""),
+            title=gettext("Webhook: {events}").format(events=told) if told else "Webhook",
             state=delivery.state,
+            words=delivery.get_state_display(),
             actor=delivery.gateway,
             text=delivery.error,
             reference=delivery.event_id,

@@ -8,6 +8,7 @@ from django.contrib import admin, messages
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from payments.models import GatewayIncident, GatewayState
@@ -17,6 +18,9 @@ from shop.kernel.admin.labels import label
 from shop.kernel.admin.readonly import LookOnlyAdmin, LookOnlyInline
 
 SHOWN = 200  # incidents
+_STATES = {
+    "down": _("down"), "asked to wait": _("asked to wait"), "failing": _("failing"), "working": _("working"),
+}  # fmt: skip
 
 
 def warn(request: HttpRequest, gateways: list[str] | None = None) -> None:
@@ -28,17 +32,18 @@ def warn(request: HttpRequest, gateways: list[str] | None = None) -> None:
 
 class AskNow(Act):
     slug = "ask-now"
-    label = "Ask now"
+    label = _("Ask now")
     permission = "payments.ask_gateway"
     on_list = False
-    follows = (
-        "The next call that any worker makes is let through. If the provider answers it, all others follow, not "
-        "faster than the rate that is set; if not, the wait begins again. Nothing is done twice."
+    follows = _(
+        "The next call that any worker makes is let through. If the provider answers it, all "
+        "others follow, not faster than the rate that is set; if not, the wait begins again. "
+        "Nothing is done twice."
     )
 
     def why_not(self, subject: GatewayState) -> str:
         waits = subject.is_down or subject.is_told_to_wait(timezone.now())
-        return "" if waits else "It is asked as usual; there is nothing to wait for."
+        return "" if waits else gettext("It is asked as usual; there is nothing to wait for.")
 
     def will(self, subject: GatewayState) -> str:
         return subject.sentence
@@ -73,7 +78,7 @@ class GatewayStateAdmin(ActingAdmin, LookOnlyAdmin):
 
     @admin.display(description=_("state"))
     def state_label(self, gateway: GatewayState) -> SafeString:
-        return label(gateway.state, gateway.state)
+        return label(gateway.state, str(_STATES[gateway.state]))
 
     @admin.display(description=_("what is wrong"), empty_value="–")
     def said(self, gateway: GatewayState) -> str | None:

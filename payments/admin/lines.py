@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from django.core.paginator import Page, Paginator
 from django.db.models import Prefetch, Q
 from django.http import HttpRequest
 from django.urls import reverse
+from django.utils.formats import number_format
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
@@ -97,12 +99,14 @@ class Choice:
     count: int
 
     def __str__(self) -> str:
-        return f"{self.count:,}"
+        return number_format(self.count, force_grouping=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
     row: StatementLine
+    position: str
+    left_out: str
     amount: str
     text: str
     fate: SafeString
@@ -156,11 +160,25 @@ def report_of(request: HttpRequest, statements: Sequence[int]) -> Report:
 
 
 def _shown(row: StatementLine, transfers: Transfers) -> Line:
-    booking = row.transaction
+    booking, position = row.transaction, position_in_words(row.position)
     if booking is None:
         assert row.amount is not None
-        return Line(row, Money(row.amount, row.currency).format(), row.text, SafeString(NONE))
-    return Line(row, amount_of(booking), text_of(booking), fate(booking, transfers))
+        amount = Money(row.amount, row.currency).format()
+        return Line(row, position, _(row.left_out), amount, row.text, SafeString(NONE))
+    return Line(row, position, "", amount_of(booking), text_of(booking), fate(booking, transfers))
+
+
+def position_in_words(position: str) -> str:
+    """A place in a statement, which is stored in English."""
+    place = re.fullmatch(r"entry (\d+)(?:, transaction (\d+))?", position)
+    if place is None:
+        return position
+    if place[2]:
+        return _("entry %(entry)s, transaction %(transaction)s") % {
+            "entry": place[1],
+            "transaction": place[2],
+        }
+    return _("entry %s") % place[1]
 
 
 def amount_of(booking: BankTransaction) -> str:

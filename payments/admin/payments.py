@@ -12,6 +12,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from payments.admin import searching
@@ -20,6 +21,7 @@ from payments.admin.refund_acts import PAYMENT_ACTS, PayBackReceived, Refund
 from payments.admin.review import NONE, order_link
 from payments.models import OutgoingTransfer, Payment, PaymentEvent
 from payments.models.gateway_state import called
+from payments.models.payment import source_in_words, status_in_words
 from payments.services.refunding import failed_refunds
 from payments.services.transfers import paid_back
 from shop.kernel.admin.acting import ActingAdmin, Button
@@ -42,7 +44,7 @@ class PaymentEventInline(LookOnlyInline):
         "outcome_label",
         "amount_shown",
         "psp_reference",
-        "source",
+        "source_shown",
         "actor",
         "detail",
     )
@@ -53,9 +55,13 @@ class PaymentEventInline(LookOnlyInline):
     def amount_shown(self, event: PaymentEvent) -> str:
         return event.money.format()
 
+    @admin.display(description=_("source"))
+    def source_shown(self, event: PaymentEvent) -> str:
+        return source_in_words(event.source)
+
     @admin.display(description=_("outcome"))
     def outcome_label(self, event: PaymentEvent) -> SafeString:
-        return label(event.outcome, event.outcome)
+        return label(event.outcome, event.get_outcome_display())
 
 
 def _total(name: str, words: StrOrPromise) -> object:
@@ -103,7 +109,7 @@ EXPORT_COLUMNS = (
     Column(_("gateway"), lambda payment: payment.gateway),
     Column(_("PSP reference"), lambda payment: payment.reference),
     Column(_("payer"), lambda payment: payment.payer_name),
-    Column(_("status"), lambda payment: payment.totals().status),
+    Column(_("status"), lambda payment: status_in_words(payment.totals().status)),
     Column(_("amount due"), lambda payment: payment.due.decimal),
     Column(_("received"), _sum("received")),
     Column(_("captured"), _sum("captured")),
@@ -179,7 +185,7 @@ class PaymentAdmin(ActingAdmin, LookOnlyAdmin):
     def failed(self, payment: Payment) -> SafeString | str:
         rows = [
             (
-                label("failed", "failed"),
+                label("failed", gettext("failed")),
                 reverse("admin:payments_reviewitem_change", args=[item.pk]),
                 item.detail,
             )
@@ -210,9 +216,13 @@ class PaymentAdmin(ActingAdmin, LookOnlyAdmin):
     @admin.display(description=_("amount due"))
     def due_shown(self, payment: Payment) -> str:
         waived = Money(payment.waived(payment.totals()), payment.currency)
-        return f"{payment.due}, {_('accepted %s short') % waived}" if waived else str(payment.due)
+        return (
+            gettext("%(due)s, accepted %(waived)s short") % {"due": payment.due, "waived": waived}
+            if waived
+            else str(payment.due)
+        )
 
     @admin.display(description=_("status"))
     def status(self, payment: Payment) -> SafeString:
         status = payment.totals().status
-        return label(status, status.replace("_", " "))
+        return label(status, status_in_words(status))

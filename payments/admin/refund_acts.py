@@ -8,12 +8,14 @@ from uuid import uuid4
 
 from django import forms
 from django.conf import settings
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from payments.banking.account import grouped
 from payments.gateways import gateway
 from payments.gateways.base import GatewayError
 from payments.models import Payment
+from payments.models.gateway_state import called
 from payments.services import paying_back, refunding
 from payments.services.bookings import NotThere
 from payments.services.paying_back import PaidBack
@@ -34,7 +36,7 @@ class LimitedForm(ActForm):
         """Say so, where it is so."""
         if settings.REFUND_LIMIT and not self.may_go_beyond():
             limit = Money(settings.REFUND_LIMIT, currency)
-            amount.help_text = f"{amount.help_text} " + _("You may send back up to %s at once.") % limit
+            amount.help_text += " " + gettext("You may send back up to %s at once.") % limit
 
     def may_go_beyond(self) -> bool:
         return self.user.has_perm(BEYOND_LIMIT)
@@ -79,16 +81,16 @@ class Refund(Act):
     """`seen` is the payment, and what of it could be refunded."""
 
     slug = "refund"
-    label = "Refund"
+    label = _("Refund")
     may_take_two = True
     permission = REFUND
     form = RefundForm
     on_list = False
     dangerous = True
     refusals = (RefundRefused, GatewayError)
-    follows = (
-        "From then on the amount counts as given back. The customer gets a mail, and page and timeline show how far "
-        "it is. If the refund fails, it is in the review list."
+    follows = _(
+        "From then on the amount counts as given back. The customer gets a mail, and page and "
+        "timeline show how far it is. If the refund fails, it is in the review list."
     )
 
     def payment_of(self, subject: Any) -> Payment | None:
@@ -97,13 +99,13 @@ class Refund(Act):
 
     def why_not(self, subject: Any) -> str:
         payment = self.payment_of(subject)
-        return refunding.why_not_refund(payment) if payment else "No payment has been opened yet."
+        return refunding.why_not_refund(payment) if payment else gettext("No payment has been opened yet.")
 
     def will(self, subject: Any) -> str:
         payment = self.payment_of(subject)
         assert payment is not None
         left = Money(payment.totals().kept, payment.currency).format()
-        return f"{left} can be refunded. {_way_back(payment)}"
+        return gettext("%(amount)s can be refunded. %(way)s") % {"amount": left, "way": _way_back(payment)}
 
     def seen(self, subject: Any) -> str:
         payment = self.payment_of(subject)
@@ -115,7 +117,7 @@ class Refund(Act):
             raise RefundRefused(self.why_not(subject))
         shown, _slash, left = seen.partition("/")
         if shown and shown != str(payment.pk):
-            raise RefundRefused("Its payment is another one meanwhile. Look again, then send it.")
+            raise RefundRefused(gettext("Its payment is another one meanwhile. Look again, then send it."))
         return refunding.refund(
             payment.pk,
             data["amount"],
@@ -177,23 +179,24 @@ class PayBackReceived(Act):
     """`seen` is what could be paid back."""
 
     slug = "pay-back"
-    label = "Pay back what came in"
+    label = _("Pay back what came in")
     may_take_two = True
     permission = REFUND
     form = PayBackReceivedForm
     on_list = False
     dangerous = True
     refusals = (RefundRefused, NotThere)
-    follows = (
-        "It counts as received no longer, and becomes a transfer that goes out with the next file for the bank. The "
-        "customer gets a mail. The order goes on waiting, for all that is missing then: to end it, cancel it."
+    follows = _(
+        "It counts as received no longer, and becomes a transfer that goes out with the next "
+        "file for the bank. The customer gets a mail. The order goes on waiting, for all that "
+        "is missing then: to end it, cancel it."
     )
 
     def why_not(self, subject: Payment) -> str:
         return paying_back.why_not(subject)
 
     def will(self, subject: Payment) -> str:
-        return f"{paying_back.came(subject)} have come in and are not captured."
+        return gettext("%s have come in and are not captured.") % paying_back.came(subject)
 
     def seen(self, subject: Payment) -> str:
         return str(paying_back.came(subject).amount)
@@ -225,15 +228,15 @@ def _way_back(payment: Payment) -> str:
     except GatewayError as error:
         return str(error)
     if ours:
-        return "It becomes a transfer that goes out with the next file for the bank."
-    return f"It goes back through {payment.gateway.replace('_', ' ')}, the way it came."
+        return gettext("It becomes a transfer that goes out with the next file for the bank.")
+    return gettext("It goes back through %s, the way it came.") % called(payment.gateway)
 
 
 # --- try again -------------------------------------------------------------------------------------------
 
 
 class TryAgainForm(ActForm):
-    refund = forms.ChoiceField(label=_("Refund"), widget=forms.RadioSelect)
+    refund = forms.ChoiceField(label=_("Which refund"), widget=forms.RadioSelect)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -255,12 +258,12 @@ class TryAgain(Act):
     """For a refund of which nobody knows whether the provider did it."""
 
     slug = "refund-again"
-    label = "Try refund again"
+    label = _("Try refund again")
     permission = REFUND
     form = TryAgainForm
     on_list = False
     refusals = (RefundRefused,)
-    follows = (
+    follows = _(
         "The provider is asked for the same refund under the same key: if it was made, it is not made twice."
     )
 
@@ -268,7 +271,7 @@ class TryAgain(Act):
         return refunding.why_not_try_again(subject)
 
     def will(self, subject: Payment) -> str:
-        return "Nobody knows whether the provider made it. It is asked again."
+        return gettext("Nobody knows whether the provider made it. It is asked again.")
 
     def do(self, subject: Payment, data: dict[str, Any], actor: str, seen: str) -> RefundAsked:
         return refunding.try_again(data["refund"], actor)

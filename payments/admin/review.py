@@ -12,6 +12,7 @@ from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.timesince import timesince
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from payments.admin import searching
@@ -41,6 +42,11 @@ def order_link(number: str) -> SafeString | str:
     if not number:
         return ""
     return format_html('<a href="{}">{}</a>', reverse("admin:orders_order_by_number", args=[number]), number)
+
+
+def _why(proposal: dict[str, str]) -> str:
+    """They are stored in English, and few."""
+    return gettext(proposal["why"]) if proposal["why"] else ""
 
 
 class NoticedRange(DateRange):
@@ -127,8 +133,10 @@ class ReviewItemAdmin(ActingAdmin, LookOnlyAdmin):
             return NONE
         what: Any = AMOUNT_IS.get(ReviewItem.Reason(item.reason))
         if what is None and item.transaction is not None and item.amount < item.transaction.amount:
-            what = _("of the %s that came in") % item.transaction.money  # a part was decided before
-        return f"{Money(item.amount, item.currency)} {what or _('came in')}"
+            what = gettext("of the %s that came in") % item.transaction.money  # a part was decided before
+        if what is None:
+            what = gettext("came in")
+        return f"{Money(item.amount, item.currency)} {what}"
 
     @admin.display(description=_("payer"))
     def payer(self, item: ReviewItem) -> str:
@@ -142,7 +150,10 @@ class ReviewItemAdmin(ActingAdmin, LookOnlyAdmin):
     def text(self, item: ReviewItem) -> SafeString | str:
         if item.webhook is not None:
             url = reverse("admin:payments_webhookdelivery_change", args=[item.webhook_id])
-            shown = f"Webhook of {item.webhook.gateway}: {item.webhook.payment_reference}"
+            shown = gettext("Webhook of %(gateway)s: %(payment)s") % {
+                "gateway": item.webhook.gateway,
+                "payment": item.webhook.payment_reference,
+            }
             return format_html('<a href="{}">{}</a>', url, shown)
         if item.transaction is None:
             return NONE
@@ -157,13 +168,13 @@ class ReviewItemAdmin(ActingAdmin, LookOnlyAdmin):
         first, *others = item.proposals
         more = f" (+{len(others)})" if others else ""
         link = order_link(first["merchant_reference"])
-        return format_html('{}{}<br><span class="vk-why">{}</span>', link, more, first["why"])
+        return format_html('{}{}<br><span class="vk-why">{}</span>', link, more, _why(first))
 
     @admin.display(description=_("proposed orders"))
     def proposals_shown(self, item: ReviewItem) -> SafeString | str:
         if not item.proposals:
             return NONE
-        rows = ((order_link(p["merchant_reference"]), p["why"]) for p in item.proposals)
+        rows = ((order_link(p["merchant_reference"]), _why(p)) for p in item.proposals)
         return format_html_join("", '<p class="vk-line">{}: {}</p>', rows)
 
     @admin.display(description=_("age"))

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from django import forms
 from django.core.exceptions import ValidationError
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from payments.admin.refund_acts import REFUND, PayBackForm, whole_number
@@ -73,13 +74,13 @@ class AssignForm(ActForm):
 
 class Assign(ReviewAct):
     slug = "assign"
-    label = "Assign to an order"
+    label = _("Assign to an order")
     form = AssignForm
     on_list = False
     rule = reviewing.why_not_move
-    follows = (
-        "The money counts as received for the order. Once all of it is there, the payment is captured and the order "
-        "is shipped; what the order does not need stays in review."
+    follows = _(
+        "The money counts as received for the order. Once all of it is there, the payment is "
+        "captured and the order is shipped; what the order does not need stays in review."
     )
 
     def do(self, subject: ReviewItem, data: dict[str, Any], actor: str, seen: str) -> Closed:
@@ -116,11 +117,11 @@ class SplitForm(ActForm):
 
 class Split(ReviewAct):
     slug = "split"
-    label = "Split over several orders"
+    label = _("Split over several orders")
     form = SplitForm
     on_list = False
     rule = reviewing.why_not_move
-    follows = "Each order counts its part as received. What is left over stays in review."
+    follows = _("Each order counts its part as received. What is left over stays in review.")
 
     def do(self, subject: ReviewItem, data: dict[str, Any], actor: str, seen: str) -> Closed:
         return reviewing.assign(subject.pk, actor, data["shares"], seen=whole_number(seen))
@@ -128,10 +129,10 @@ class Split(ReviewAct):
 
 class ConfirmedByHand(ReviewAct):
     slug = "confirmed-by-hand"
-    label = "It was confirmed by hand"
+    label = _("It was confirmed by hand")
     on_list = False
     rule = reviewing.why_not_confirmed_by_hand
-    follows = "The booking stands behind the confirmation from now on. The order has its money already."
+    follows = _("The booking stands behind the confirmation from now on. The order has its money already.")
 
     def do(self, subject: ReviewItem, data: dict[str, Any], actor: str, seen: str) -> Closed:
         return reviewing.confirmed_by_hand(subject.pk, actor, seen=whole_number(seen))
@@ -142,11 +143,11 @@ class ConfirmedByHand(ReviewAct):
 
 class Accept(ReviewAct):
     slug = "accept"
-    label = "Accept as full payment"
+    label = _("Accept as full payment")
     may_take_two = True
     form = ReasonForm
     rule = reviewing.why_not_accept
-    follows = (
+    follows = _(
         "What has come is captured, and the order is shipped. The payment's books say what was accepted."
     )
 
@@ -158,14 +159,14 @@ class AcceptBeyondLimit(Accept):
     """The same without the limit, for those who may."""
 
     slug = "accept-any"
-    label = "Accept although much is missing"
+    label = _("Accept although much is missing")
     permission = "payments.accept_difference"
     on_list = False
     dangerous = True
 
     def why_not(self, subject: ReviewItem) -> str:
         if not reviewing.why_not_accept(subject):
-            return "The difference is small: “Accept as full payment” is enough."
+            return gettext("The difference is small: “Accept as full payment” is enough.")
         return reviewing.why_not_accept(subject, beyond_limit=True)
 
     def do(self, subject: ReviewItem, data: dict[str, Any], actor: str, seen: str) -> Closed:
@@ -178,12 +179,12 @@ class WaitForm(ActForm):
 
 class Wait(ReviewAct):
     slug = "wait"
-    label = "Wait for the rest"
+    label = _("Wait for the rest")
     form = WaitForm
     rule = reviewing.why_not_wait
-    follows = (
-        "The item leaves the list. If the rest comes, the order goes on; if it does not come in time, the order is "
-        "cancelled and the money is in review again."
+    follows = _(
+        "The item leaves the list. If the rest comes, the order goes on; if it does not come in"
+        " time, the order is cancelled and the money is in review again."
     )
 
     def do(self, subject: ReviewItem, data: dict[str, Any], actor: str, seen: str) -> Closed:
@@ -215,21 +216,26 @@ def _senders(item: ReviewItem) -> list[Payee]:
 
 class PayBack(ReviewAct):
     slug = "pay-back"
-    label = "Pay back"
+    label = _("Pay back")
     may_take_two = True
     permission = REFUND
     form = PayBackReviewedForm
     rule = reviewing.why_not_pay_back
-    follows = (
-        "A transfer is added to those to be sent. It goes out with the next file for the bank, and is closed by the "
-        "statement that shows it booked. Where the order is known, its customer gets a mail. An order that waits "
-        "goes on waiting, for all that is missing then: to end it, cancel it."
+    follows = _(
+        "A transfer is added to those to be sent. It goes out with the next file for the bank, "
+        "and is closed by the statement that shows it booked. Where the order is known, its "
+        "customer gets a mail. An order that waits goes on waiting, for all that is missing "
+        "then: to end it, cancel it."
     )
 
     def will(self, subject: ReviewItem) -> str:
         names = ", ".join(sender.name for sender in _senders(subject) if sender.name)
-        money = f"{reviewing.to_pay_back(subject)} from {names}" if names else reviewing.to_pay_back(subject)
-        return f"{money} can go back. {subject.detail}"
+        money = reviewing.to_pay_back(subject)
+        if names:
+            told = gettext("%(money)s from %(names)s can go back.") % {"money": money, "names": names}
+        else:
+            told = gettext("%s can go back.") % money
+        return f"{told} {subject.detail}"
 
     def seen(self, subject: ReviewItem) -> str:
         return str(reviewing.to_pay_back(subject).amount)
@@ -249,13 +255,13 @@ class PayBack(ReviewAct):
 
 class Discard(ReviewAct):
     slug = "discard"
-    label = "Discard"
+    label = _("Discard")
     may_take_two = True
     permission = "payments.discard_money"
     form = ReasonForm
     dangerous = True
     rule = reviewing.why_not_move
-    follows = "The money stays on the account and pays nothing here: interest, a private transfer, a loan."
+    follows = _("The money stays on the account and pays nothing here: interest, a private transfer, a loan.")
 
     def do(self, subject: ReviewItem, data: dict[str, Any], actor: str, seen: str) -> Closed:
         return reviewing.discard(subject.pk, actor, data["reason"], seen=whole_number(seen))
@@ -267,11 +273,11 @@ class CloseForm(ActForm):
 
 class Close(ReviewAct):
     slug = "close"
-    label = "Close the item"
+    label = _("Close the item")
     may_take_two = True
     form = CloseForm
     rule = reviewing.why_not_close
-    follows = (
+    follows = _(
         "Closing moves no money. It writes down what was decided, and takes the item off the work queue."
     )
 

@@ -19,6 +19,7 @@ from django.template.loader import render_to_string
 from django.urls import URLPattern, path
 from django.utils.http import content_disposition_header
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.cache import never_cache
 from django_htmx.http import HttpResponseClientRefresh
@@ -49,20 +50,20 @@ class Done:
 
 class ImportAgain(Act):
     slug = "again"
-    label = "Import again"
+    label = _("Import again")
     permission = IMPORT
     refusals = (statement_files.NotFailed,)
-    follows = "It goes on where it stopped. Each booking counts once."
+    follows = _("It goes on where it stopped. Each booking counts once.")
 
     def why_not(self, subject: StatementFile) -> str:
-        return "" if subject.state == State.FAILED else f"It is {subject.get_state_display()}."
+        return "" if subject.state == State.FAILED else gettext("It is %s.") % subject.get_state_display()
 
     def will(self, subject: StatementFile) -> str:
-        return "The worker reads the stored file once more."
+        return gettext("The worker reads the stored file once more.")
 
     def do(self, subject: StatementFile, data: dict[str, Any], actor: str, seen: str) -> Done:
         statement_files.import_again(subject)
-        return Done("It waits for the worker.")
+        return Done(gettext("It waits for the worker."))
 
 
 @admin.register(StatementFile)

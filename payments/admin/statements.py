@@ -14,11 +14,11 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from django.utils.translation import gettext as _gettext
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from payments.admin import searching
-from payments.admin.lines import amount_of, fate, report_of, text_of, whereabouts
+from payments.admin.lines import amount_of, fate, position_in_words, report_of, text_of, whereabouts
 from payments.admin.linking import with_links
 from payments.admin.review import NONE, order_link
 from payments.models import Allocation, BankStatement, BankTransaction, ReviewItem
@@ -78,7 +78,7 @@ class BankStatementAdmin(LookOnlyAdmin):
                 return HttpResponseRedirect(reverse("admin:payments_statementfile_change", args=[file.pk]))
         context = {
             **self.admin_site.each_context(request),
-            "title": _gettext("Import a bank statement"),
+            "title": gettext("Import a bank statement"),
             "opts": self.opts,
             "form": form,
             "ibans": our_ibans(),
@@ -118,7 +118,7 @@ class BankStatementAdmin(LookOnlyAdmin):
 
 class AllocationInline(LookOnlyInline):
     model = Allocation
-    fields = ("at", "purpose", "amount_shown", "order", "payment", "actor", "reason_shown")
+    fields = ("at", "purpose", "amount_shown", "order", "payment_shown", "actor", "reason_shown")
     readonly_fields = fields
     ordering = ("id",)
 
@@ -128,6 +128,10 @@ class AllocationInline(LookOnlyInline):
     @admin.display(description=_("order"))
     def order(self, allocation: Allocation) -> SafeString | str:
         return order_link(allocation.payment.merchant_reference) if allocation.payment else NONE
+
+    @admin.display(description=_("payment"))
+    def payment_shown(self, allocation: Allocation) -> str:
+        return str(allocation.payment or NONE)
 
     @admin.display(description=_("reason"))
     def reason_shown(self, allocation: Allocation) -> SafeString:
@@ -215,7 +219,7 @@ class BankTransactionAdmin(LookOnlyAdmin):
     fields = (
         "amount_shown", "direction", "is_reversal", "return_reason", "booking_date", "value_date",
         "counterparty_name", "counterparty_iban", "creditor_reference", "end_to_end_id",
-        "remittance_information", "bank_reference", "statement", "position", "recorded_at", "key",
+        "remittance_information", "bank_reference", "statement_link", "position_shown", "recorded_at", "key_shown",
     )  # fmt: skip
     readonly_fields = fields
 
@@ -230,6 +234,19 @@ class BankTransactionAdmin(LookOnlyAdmin):
     @admin.display(description=_("amount"))
     def amount_shown(self, booking: BankTransaction) -> str:
         return amount_of(booking)
+
+    @admin.display(description=_("statement"))
+    def statement_link(self, booking: BankTransaction) -> SafeString:
+        url = reverse("admin:payments_bankstatement_change", args=[booking.statement_id])
+        return format_html('<a href="{}">{}</a>', url, booking.statement)
+
+    @admin.display(description=_("position"))
+    def position_shown(self, booking: BankTransaction) -> str:
+        return position_in_words(booking.position)
+
+    @admin.display(description=_("key"))
+    def key_shown(self, booking: BankTransaction) -> str:
+        return booking.key
 
     @admin.display(description=_("text"), empty_value="–")
     def text(self, booking: BankTransaction) -> str | None:

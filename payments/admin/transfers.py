@@ -16,7 +16,7 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from django.utils.translation import gettext as _gettext
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from payments.admin import searching
@@ -68,24 +68,26 @@ class AccountForm(ActForm):
 
 class SetAccount(Act):
     slug = "account"
-    label = "Enter the account"
+    label = _("Enter the account")
     permission = REFUND
     form = AccountForm
     refusals = (transfers.TransferRefused,)
     on_list = False
-    follows = "The transfer is ready then, and goes out with the next file for the bank."
+    follows = _("The transfer is ready then, and goes out with the next file for the bank.")
 
     def why_not(self, subject: OutgoingTransfer) -> str:
         if subject.state in (State.NEEDS_ACCOUNT, State.READY):
             return ""
-        return f"It is {subject.get_state_display()}: its account stays as it is."
+        return gettext("It is %s: its account stays as it is.") % subject.get_state_display()
 
     def will(self, subject: OutgoingTransfer) -> str:
-        return f"{subject.money.format()} go to this account."
+        return gettext("%s go to this account.") % subject.money.format()
 
     def do(self, subject: OutgoingTransfer, data: dict[str, Any], actor: str, seen: str) -> Done:
         row = transfers.set_account(subject, data["name"], data["iban"], actor)
-        return Done(f"{row.money.format()} go to {row.payee_name}.")
+        return Done(
+            gettext("%(money)s go to %(name)s.") % {"money": row.money.format(), "name": row.payee_name}
+        )
 
 
 class AskedRange(DateRange):
@@ -122,7 +124,7 @@ class OutgoingTransferAdmin(ActingAdmin, LookOnlyAdmin):
         "order",
         "state_label",
         "created_at",
-        "batch",
+        "batch_link",
     )
     list_filter = ("state", AskedRange)
     list_select_related = ("payment", "batch")
@@ -171,14 +173,14 @@ class OutgoingTransferAdmin(ActingAdmin, LookOnlyAdmin):
             else:
                 self.message_user(
                     request,
-                    _gettext("The file is made. Download it, hand it to the bank, and mark it as sent."),
+                    gettext("The file is made. Download it, hand it to the bank, and mark it as sent."),
                     level=messages.SUCCESS,
                 )
                 page = reverse("admin:payments_transferbatch_change", args=[batch.pk])
                 return HttpResponseRedirect(page)
         context = {
             **self.admin_site.each_context(request),
-            "title": _gettext("File for the bank"),
+            "title": gettext("File for the bank"),
             "opts": self.opts,
             "rows": rows,
             "number": sum(not why_not for _transfer, why_not in rows),
@@ -217,22 +219,22 @@ class OutgoingTransferAdmin(ActingAdmin, LookOnlyAdmin):
 
 class MarkSent(Act):
     slug = "sent"
-    label = "Mark as sent"
+    label = _("Mark as sent")
     permission = REFUND
     refusals = (transfers.TransferRefused,)
-    follows = "It is written down who handed the file to the bank. Statements close its transfers."
+    follows = _("It is written down who handed the file to the bank. Statements close its transfers.")
 
     def why_not(self, subject: TransferBatch) -> str:
         if subject.refused_at is not None:
-            return "The bank has refused this file."
-        return f"It was sent by {subject.sent_by}." if subject.sent_at else ""
+            return gettext("The bank has refused this file.")
+        return gettext("It was sent by %s.") % subject.sent_by if subject.sent_at else ""
 
     def will(self, subject: TransferBatch) -> str:
-        return "The file has been handed to the bank."
+        return gettext("The file has been handed to the bank.")
 
     def do(self, subject: TransferBatch, data: dict[str, Any], actor: str, seen: str) -> Done:
         row = transfers.mark_sent(subject, actor)
-        return Done(f"It was handed to the bank by {row.sent_by}.", repeated=row.sent_by != actor)
+        return Done(gettext("It was handed to the bank by %s.") % row.sent_by, repeated=row.sent_by != actor)
 
 
 class RefusedForm(ActForm):
@@ -241,23 +243,23 @@ class RefusedForm(ActForm):
 
 class MarkRefused(Act):
     slug = "refused"
-    label = "The bank refused the file"
+    label = _("The bank refused the file")
     permission = REFUND
     form = RefusedForm
     refusals = (transfers.TransferRefused,)
     on_list = False
     dangerous = True
-    follows = "All its transfers are ready for another file, and can be corrected."
+    follows = _("All its transfers are ready for another file, and can be corrected.")
 
     def why_not(self, subject: TransferBatch) -> str:
         return transfers.why_not_refused(subject)
 
     def will(self, subject: TransferBatch) -> str:
-        return "Only if the bank has taken none of it: otherwise money would be sent twice."
+        return gettext("Only if the bank has taken none of it: otherwise money would be sent twice.")
 
     def do(self, subject: TransferBatch, data: dict[str, Any], actor: str, seen: str) -> Done:
         transfers.mark_refused(subject, actor, data["reason"])
-        return Done("Its transfers are ready for another file.")
+        return Done(gettext("Its transfers are ready for another file."))
 
 
 class TransferInline(LookOnlyInline):

@@ -16,11 +16,13 @@ REPROCESS = "payments.reprocess_webhook"
 State = WebhookDelivery.State
 
 _WILL = {
-    State.RECEIVED: "It was stored and never processed. It is verified, and booked if its signature holds.",
-    State.REJECTED: "It is verified with the secrets in force now, and booked if its signature holds.",
-    State.WAITING: "Its payment is looked for again.",
-    State.DISCARDED: "Its payment is looked for again.",
-    State.PROCESSED: "It was processed. What is in the books already is not booked twice.",
+    State.RECEIVED: _(
+        "It was stored and never processed. It is verified, and booked if its signature holds."
+    ),
+    State.REJECTED: _("It is verified with the secrets in force now, and booked if its signature holds."),
+    State.WAITING: _("Its payment is looked for again."),
+    State.DISCARDED: _("Its payment is looked for again."),
+    State.PROCESSED: _("It was processed. What is in the books already is not booked twice."),
 }
 
 
@@ -28,16 +30,16 @@ class Reprocess(Act):
     """On a webhook's page, and for many at once."""
 
     slug = "reprocess"
-    label = "Process again"
+    label = _("Process again")
     permission = REPROCESS
     refusals = (NotProcessed,)
-    follows = (
-        "A webhook counts only if its signature holds and it was not too old when it came in. Who had it processed "
-        "again, and what came of it, is written down."
+    follows = _(
+        "A webhook counts only if its signature holds and it was not too old when it came in. "
+        "Who had it processed again, and what came of it, is written down."
     )
 
     def will(self, subject: WebhookDelivery) -> str:
-        return _WILL[State(subject.state)]
+        return str(_WILL[State(subject.state)])
 
     def do(self, subject: WebhookDelivery, data: dict[str, Any], actor: str, seen: str) -> Reprocessed:
         return reprocessing.reprocess(subject.pk, actor)
@@ -47,10 +49,10 @@ class Retry(Act):
     """The same from the review item about its payment."""
 
     slug = "webhook-again"
-    label = "Look for the payment again"
+    label = _("Look for the payment again")
     permission = REPROCESS
     refusals = (NotProcessed,)
-    follows = (
+    follows = _(
         "If the payment is known by now, all that webhooks have told of it is booked, and the item closes."
     )
 
@@ -72,15 +74,15 @@ class Discard(Act):
     """For payments of another shop, or of a test, that share the provider's account."""
 
     slug = "webhook-discard"
-    label = "Discard the webhooks"
+    label = _("Discard the webhooks")
     may_take_two = True
     permission = "payments.discard_money"
     form = DiscardForm
     dangerous = True
     refusals = (NotProcessed,)
-    follows = (
-        "Nothing is sent back: the payment stays at the provider as it is. If it becomes known here after all, it is "
-        "booked all the same."
+    follows = _(
+        "Nothing is sent back: the payment stays at the provider as it is. If it becomes known "
+        "here after all, it is booked all the same."
     )
 
     def why_not(self, subject: ReviewItem) -> str:

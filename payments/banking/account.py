@@ -10,8 +10,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import schwifty
+from django.apps import apps
 from django.conf import settings
-from schwifty.exceptions import SchwiftyException
+from django.utils.translation import gettext
+from schwifty.exceptions import (
+    InvalidChecksumDigits,
+    InvalidCountryCode,
+    InvalidLength,
+    InvalidStructure,
+    SchwiftyException,
+)
 
 NAME_LENGTH = 70
 """The longest name that pain.001 (SEPA) and the GiroCode (EPC069-12) take."""
@@ -35,12 +43,13 @@ def valid_iban(text: str) -> str:
     """The IBAN in upper case, without spaces. Raises `AccountInvalid`."""
     compact = re.sub(r"\s", "", text).upper()
     if not compact:
-        raise AccountInvalid("The IBAN is missing.")
+        raise AccountInvalid(_("The IBAN is missing."))
     try:
         return str(schwifty.IBAN(compact).compact)
     except SchwiftyException as error:
         raise AccountInvalid(
-            f"{shortened(text)} is not an IBAN: {_said(error)}. Compare it with the bank card or statement."
+            _("%(text)s is not an IBAN: %(why)s. Compare it with the bank card or statement.")
+            % {"text": shortened(text), "why": _said(error)}
         ) from error
 
 
@@ -50,7 +59,9 @@ def valid_bic(text: str) -> str:
     try:
         return str(schwifty.BIC(compact).compact)
     except SchwiftyException as error:
-        raise AccountInvalid(f"{shortened(text)} is not a BIC: {_said(error)}.") from error
+        raise AccountInvalid(
+            _("%(text)s is not a BIC: %(why)s.") % {"text": shortened(text), "why": _said(error)}
+        ) from error
 
 
 @lru_cache(maxsize=8)
@@ -72,13 +83,17 @@ def checked(iban: str, bic: str, holder: str, bank: str) -> Account:
     elif known.bic:
         bic = str(known.bic)
     else:
-        raise AccountInvalid("BANK_BIC is not set, and the bank of BANK_IBAN is not in the register of BICs.")
+        raise AccountInvalid(
+            _("BANK_BIC is not set, and the bank of BANK_IBAN is not in the register of BICs.")
+        )
     holder = " ".join(holder.split())
     if not holder:
-        raise AccountInvalid("BANK_ACCOUNT_HOLDER is not set: customers have to name it in their transfer.")
+        raise AccountInvalid(
+            _("BANK_ACCOUNT_HOLDER is not set: customers have to name it in their transfer.")
+        )
     if len(holder) > NAME_LENGTH:
         raise AccountInvalid(
-            f"BANK_ACCOUNT_HOLDER is longer than the {NAME_LENGTH} characters that banks take."
+            _("BANK_ACCOUNT_HOLDER is longer than the %s characters that banks take.") % NAME_LENGTH
         )
     return Account(iban, bic, holder, bank.strip() or str(known.bank_name or ""))
 
@@ -99,5 +114,19 @@ def shortened(text: str) -> str:
 
 
 def _said(error: SchwiftyException) -> str:
+    match error:
+        case InvalidLength():
+            return _("its length is wrong")
+        case InvalidChecksumDigits():
+            return _("its check digits are wrong")
+        case InvalidCountryCode():
+            return _("its country code is wrong")
+        case InvalidStructure():
+            return _("there are characters where they may not be")
     said = str(error).rstrip(".")
     return said[:1].lower() + said[1:]
+
+
+def _(sentence: str) -> str:
+    """In the reader's language, except while the settings are read: they know no languages yet."""
+    return gettext(sentence) if apps.ready else sentence

@@ -10,6 +10,7 @@ import io
 from base64 import b64encode
 from typing import Any
 
+from django.utils.translation import gettext as _
 from segno.helpers import make_epc_qr
 from stdnum import iso11649
 from stdnum.exceptions import ValidationError
@@ -54,27 +55,31 @@ def why_no_girocode(instructions: Instructions) -> str:
 
 def _check(given: Instructions) -> None:
     if given.money.currency != "EUR":
-        raise NoGirocode(f"A GiroCode is for euros; {given.money} are not.")
+        raise NoGirocode(_("A GiroCode is for euros; %(money)s are not.") % {"money": given.money})
     if not LEAST <= given.money <= MOST:
-        raise NoGirocode(f"A GiroCode is for {LEAST} to {MOST}, not for {given.money}.")
+        raise NoGirocode(
+            _("A GiroCode is for %(least)s to %(most)s, not for %(money)s.")
+            % {"least": LEAST, "most": MOST, "money": given.money}
+        )
     name = given.name.strip()
     if not name or len(name) > NAME_LENGTH or not name.isprintable():
-        raise NoGirocode(f"A GiroCode names its payee in 1 to {NAME_LENGTH} characters on one line.")
+        raise NoGirocode(_("A GiroCode names its payee in 1 to %s characters on one line.") % NAME_LENGTH)
     try:
         iban = valid_iban(given.iban)
         bic = valid_bic(given.bic)
     except AccountInvalid as error:
         raise NoGirocode(str(error)) from error
     if (iban, bic) != (given.iban, given.bic):
-        raise NoGirocode("IBAN and BIC stand in a GiroCode in upper case and without spaces.")
+        raise NoGirocode(_("IBAN and BIC stand in a GiroCode in upper case and without spaces."))
     try:
         reference = iso11649.validate(given.creditor_reference)
     except ValidationError as error:
         raise NoGirocode(
-            f"{shortened(given.creditor_reference)} is not an ISO 11649 creditor reference."
+            _("%(text)s is not an ISO 11649 creditor reference.")
+            % {"text": shortened(given.creditor_reference)}
         ) from error
     if reference != given.creditor_reference:
-        raise NoGirocode("The reference stands in a GiroCode in upper case and without spaces.")
+        raise NoGirocode(_("The reference stands in a GiroCode in upper case and without spaces."))
 
 
 def _drawn(given: Instructions) -> Any:
@@ -89,4 +94,6 @@ def _drawn(given: Instructions) -> Any:
             encoding="utf-8",
         )
     except ValueError as error:  # the name in UTF-8 makes it longer than a GiroCode may be
-        raise NoGirocode(f"These instructions do not fit into a GiroCode: {error}") from error
+        raise NoGirocode(
+            _("These instructions do not fit into a GiroCode: %(error)s") % {"error": error}
+        ) from error

@@ -6,6 +6,7 @@ from functools import cache
 
 from django.conf import settings
 from django.utils.module_loading import import_string
+from django.utils.translation import gettext as _
 
 from payments.gateways.base import Gateway, GatewayMisconfigured
 
@@ -16,9 +17,11 @@ def gateway(name: str) -> Gateway:
     try:
         path = settings.PAYMENT_GATEWAYS[name]
     except KeyError:
-        known = ", ".join(sorted(settings.PAYMENT_GATEWAYS)) or "none"
+        known = ", ".join(sorted(settings.PAYMENT_GATEWAYS)) or _("none")
         raise GatewayMisconfigured(
-            f"The payment method “{name}” is not set up here; set up are: {known}.", "unknown_gateway"
+            _("The payment method “%(name)s” is not set up here; set up are: %(known)s.")
+            % {"name": name, "known": known},
+            "unknown_gateway",
         ) from None
     made: Gateway = import_string(path)()
     if not made.capabilities.remote:

@@ -14,6 +14,7 @@ from datetime import datetime
 from django.db import connection, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from payments.gateways.base import (
     Capabilities,
@@ -54,7 +55,7 @@ class BankTransferGateway:
     def authorize(self, merchant_reference: str, money: Money, idempotency_key: str) -> GatewayResult:
         """Open a receivable. Its reference is that of the order number and of which attempt it is."""
         if money.amount <= 0:
-            raise GatewayRefused("There is nothing to pay.", "invalid_amount")
+            raise GatewayRefused(_("There is nothing to pay."), "invalid_amount")
         _one_at_a_time(idempotency_key)
         earlier = Receivable.objects.filter(idempotency_key=idempotency_key).first()
         if earlier is not None:
@@ -85,9 +86,12 @@ class BankTransferGateway:
             if row.captured != money.amount:
                 raise _key_reused()
             return GatewayResult(_part(row, "capture"), _view(row))
-        _refuse_if_closed(row, "captured")
+        _refuse_if_closed(row, _("captured"))
         if not 0 < money.amount <= row.amount:
-            raise GatewayRefused(f"{money} is not within the {row.money} that are due.", "amount_too_high")
+            raise GatewayRefused(
+                _("%(money)s is not within the %(due)s that are due.") % {"money": money, "due": row.money},
+                "amount_too_high",
+            )
         row.captured, row.captured_at, row.capture_key = money.amount, timezone.now(), idempotency_key
         row.save(update_fields=["captured", "captured_at", "capture_key"])
         return GatewayResult(_part(row, "capture"), _view(row))
@@ -97,13 +101,13 @@ class BankTransferGateway:
         """Close the receivable. Money that has come for it stays on our account."""
         row = _locked(payment_reference)
         if row.voided_at is None or row.void_key != idempotency_key:
-            _refuse_if_closed(row, "voided")
+            _refuse_if_closed(row, _("voided"))
             row.voided_at, row.void_key = timezone.now(), idempotency_key
             row.save(update_fields=["voided_at", "void_key"])
         return GatewayResult(_part(row, "void"), _view(row))
 
     def renew(self, payment_reference: str, idempotency_key: str) -> GatewayResult:
-        raise GatewayRefused("A receivable does not lapse; there is nothing to renew.", "no_renewal")
+        raise GatewayRefused(_("A receivable does not lapse; there is nothing to renew."), "no_renewal")
 
     @transaction.atomic
     def refund(self, payment_reference: str, money: Money, idempotency_key: str) -> GatewayResult:
@@ -116,11 +120,13 @@ class BankTransferGateway:
                 raise _key_reused()
             return GatewayResult(transfer.end_to_end_id, _view(row))
         if row.captured_at is None:
-            raise GatewayRefused("Nothing was captured, so there is nothing to refund.", "not_captured")
+            raise GatewayRefused(_("Nothing was captured, so there is nothing to refund."), "not_captured")
         left = Money(row.captured - _going_back(row), row.currency)
         if not 0 < money.amount <= left.amount:
             raise GatewayRefused(
-                f"{money} is not within the {left} captured and not refunded yet.", "refund_too_high"
+                _("%(money)s is not within the %(left)s captured and not refunded yet.")
+                % {"money": money, "left": left},
+                "refund_too_high",
             )
         transfer = transfers.refund_captured(row, money, idempotency_key)
         return GatewayResult(transfer.end_to_end_id, _view(row))
@@ -149,7 +155,7 @@ class BankTransferGateway:
     def parse_webhook(
         self, headers: Mapping[str, str], body: bytes, received_at: datetime | None = None
     ) -> tuple[GatewayEvent, ...]:
-        raise WebhookRejected("Banks send no webhooks: import their statements.", "not_understood")
+        raise WebhookRejected(_("Banks send no webhooks: import their statements."), "not_understood")
 
 
 # --- the rules -------------------------------------------------------------------------------------------
@@ -170,24 +176,28 @@ def _locked(payment_reference: str) -> Receivable:
 
 def _refuse_if_closed(row: Receivable, wanted: str) -> None:
     if row.captured_at is not None:
-        raise GatewayRefused(f"This payment was captured; it cannot be {wanted} now.", "already_captured")
+        told = _("This payment was captured; it cannot be %s now.") % wanted
+        raise GatewayRefused(told, "already_captured")
     if row.voided_at is not None:
-        raise GatewayRefused(f"This payment was voided; it cannot be {wanted} now.", "already_voided")
+        told = _("This payment was voided; it cannot be %s now.") % wanted
+        raise GatewayRefused(told, "already_voided")
 
 
 def _same_currency(row: Receivable, money: Money) -> None:
     if money.currency != row.currency:
         raise GatewayRefused(
-            f"This payment is in {row.currency}, not in {money.currency}.", "currency_mismatch"
+            _("This payment is in %(currency)s, not in %(other)s.")
+            % {"currency": row.currency, "other": money.currency},
+            "currency_mismatch",
         )
 
 
 def _key_reused() -> GatewayRefused:
-    return GatewayRefused("This idempotency key was used for something else.", "idempotency_key_reuse")
+    return GatewayRefused(_("This idempotency key was used for something else."), "idempotency_key_reuse")
 
 
 def _unknown(payment_reference: str) -> GatewayRefused:
-    return GatewayRefused(f"There is no payment {payment_reference!r}.", "not_found")
+    return GatewayRefused(_("There is no payment %r.") % payment_reference, "not_found")
 
 
 # --- the view --------------------------------------------------------------------------------------------

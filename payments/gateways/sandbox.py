@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import httpx2
 from django.conf import settings
+from django.utils.translation import gettext as _
 
 from payments.gateways.base import (
     Capabilities,
@@ -77,12 +78,15 @@ def call(
             method, url.rstrip("/") + path, json=body, params=params, headers=headers
         )
     except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
-        raise GatewayMisconfigured(f"SANDBOX_URL is not an http address: {url}", "bad_address") from error
+        raise GatewayMisconfigured(
+            _("SANDBOX_URL is not an http address: %(url)s") % {"url": url}, "bad_address"
+        ) from error
     except httpx2.TimeoutException as error:
-        raise GatewayUnavailable("The practice provider did not answer in time.", "timeout") from error
+        raise GatewayUnavailable(_("The practice provider did not answer in time."), "timeout") from error
     except httpx2.HTTPError as error:
         raise GatewayUnavailable(
-            f"The connection to the practice provider failed: {error}", "connection_failed"
+            _("The connection to the practice provider failed: %(error)s") % {"error": error},
+            "connection_failed",
         ) from error
     return _understood(response)
 
@@ -90,7 +94,9 @@ def call(
 def _setting(name: str) -> str:
     value = getattr(settings, name, "")
     if not value:
-        raise GatewayMisconfigured(f"Set {name} to use the practice provider.", "not_set_up")
+        raise GatewayMisconfigured(
+            _("Set %(name)s to use the practice provider.") % {"name": name}, "not_set_up"
+        )
     return str(value)
 
 
@@ -103,11 +109,13 @@ def _understood(response: httpx2.Response) -> dict[str, Any]:
     if response.is_success:
         if isinstance(answer, dict):
             return answer
-        raise GatewayUnavailable("The practice provider's answer was not understood.", "not_understood")
+        raise GatewayUnavailable(_("The practice provider's answer was not understood."), "not_understood")
     if not isinstance(answer, dict) or "code" not in answer:
         answer = {}
     code = str(answer.get("code", f"http_{status}"))
-    message = str(answer.get("message", f"The practice provider answered with HTTP {status}."))
+    message = str(
+        answer.get("message", _("The practice provider answered with HTTP %(status)s.") % {"status": status})
+    )
     if status >= 500 or status in (408, 425, 429) or code == "in_progress":
         after = retry_after(response.headers.get("retry-after", ""))
         raise GatewayUnavailable(message, code, after, _trouble(status))
@@ -115,7 +123,9 @@ def _understood(response: httpx2.Response) -> dict[str, Any]:
         raise GatewayMisconfigured(message, code)
     # An address that answers, but not as the provider does: a "no" from there would be a lie.
     if not answer or code == "no_such_endpoint":
-        raise GatewayMisconfigured(f"SANDBOX_URL is not the practice provider: {message}", code)
+        raise GatewayMisconfigured(
+            _("SANDBOX_URL is not the practice provider: %(message)s") % {"message": message}, code
+        )
     raise GatewayRefused(message, code)
 
 
@@ -209,9 +219,9 @@ class SandboxGateway:
         message_id = given.get("webhook-id", "")
         timestamp = given.get("webhook-timestamp", "")
         if not message_id or not timestamp or "webhook-signature" not in given:
-            raise WebhookRejected("The webhook is not signed.", "not_signed")
+            raise WebhookRejected(_("The webhook is not signed."), "not_signed")
         if not (timestamp.isascii() and timestamp.isdigit() and len(timestamp) < 16):
-            raise WebhookRejected("The webhook's timestamp is not a number of seconds.", "bad_timestamp")
+            raise WebhookRejected(_("The webhook's timestamp is not a number of seconds."), "bad_timestamp")
         try:
             signed = is_signed(
                 settings.SANDBOX_WEBHOOK_SECRETS, message_id, int(timestamp), body, given["webhook-signature"]
@@ -219,17 +229,19 @@ class SandboxGateway:
         except BadSecret as error:
             raise GatewayMisconfigured(f"SANDBOX_WEBHOOK_SECRETS: {error}", "bad_secret") from error
         if not signed:
-            raise WebhookRejected("The webhook's signature is wrong.", "bad_signature")
+            raise WebhookRejected(_("The webhook's signature is wrong."), "bad_signature")
         came = received_at.timestamp() if received_at else time.time()
         if abs(came - int(timestamp)) > WEBHOOK_TOLERANCE_S:
-            raise WebhookRejected("The webhook is older than five minutes, or from the future.", "stale")
+            raise WebhookRejected(_("The webhook is older than five minutes, or from the future."), "stale")
         try:
             message = json.loads(body)
             if message["type"] != "payment.event":
                 raise ValueError(f"type {message['type']!r}")
             return (_event(message["data"], raw_id=message_id),)
         except (KeyError, TypeError, ValueError, RecursionError) as error:
-            raise WebhookRejected(f"The webhook was not understood: {error}", "not_understood") from error
+            raise WebhookRejected(
+                _("The webhook was not understood: %(error)s") % {"error": error}, "not_understood"
+            ) from error
 
     def _act(
         self, payment_reference: str, verb: str, body: dict[str, Any], idempotency_key: str
@@ -313,5 +325,6 @@ def _moment(text: str | None) -> datetime | None:
 
 def _not_understood(error: Exception) -> GatewayUnavailable:
     return GatewayUnavailable(
-        f"The practice provider's answer was not understood: {error!r}", "not_understood"
+        _("The practice provider's answer was not understood: %(error)s") % {"error": repr(error)},
+        "not_understood",
     )

@@ -23,6 +23,7 @@ from functools import cache
 import requests
 import stripe
 from django.conf import settings
+from django.utils.translation import gettext as _
 from stripe.params import PaymentIntentCreateParams, PaymentIntentListParams
 
 from payments.gateways.base import (
@@ -125,7 +126,7 @@ class StripeGateway:
 
     def renew(self, payment_reference: str, idempotency_key: str) -> GatewayResult:
         """How long a hold lasts is settled when the customer confirms: `STRIPE_EXTENDED_AUTHORIZATION`."""
-        raise GatewayRefused("Stripe cannot renew a hold on a card.", "no_renewal")
+        raise GatewayRefused(_("Stripe cannot renew a hold on a card."), "no_renewal")
 
     def refund(self, payment_reference: str, money: Money, idempotency_key: str) -> GatewayResult:
         """Give money back. It may stay pending at Stripe; it counts when Stripe says that it succeeded.
@@ -153,7 +154,8 @@ class StripeGateway:
                 refund: Json = made.to_dict()
             elif earlier["amount"] != amount:
                 raise GatewayRefused(
-                    f"The idempotency key {idempotency_key} was used for a refund of another amount.",
+                    _("The idempotency key %(key)s was used for a refund of another amount.")
+                    % {"key": idempotency_key},
                     "idempotency_key_reuse",
                 )
             else:
@@ -231,26 +233,28 @@ class StripeGateway:
     ) -> tuple[GatewayEvent, ...]:
         given = {name.lower(): value for name, value in headers.items()}.get("stripe-signature", "")
         if not given:
-            raise WebhookRejected("The webhook is not signed.", "not_signed")
+            raise WebhookRejected(_("The webhook is not signed."), "not_signed")
         if not settings.STRIPE_WEBHOOK_SECRETS:
             raise GatewayMisconfigured(
-                "Set STRIPE_WEBHOOK_SECRETS to receive Stripe's webhooks.", "not_set_up"
+                _("Set STRIPE_WEBHOOK_SECRETS to receive Stripe's webhooks."), "not_set_up"
             )
         # Without a tolerance first, so that late and forged are told apart.
         secret = next((s for s in settings.STRIPE_WEBHOOK_SECRETS if _is_signed(body, given, s, None)), None)
         if secret is None:
-            raise WebhookRejected("The webhook's signature is wrong.", "bad_signature")
+            raise WebhookRejected(_("The webhook's signature is wrong."), "bad_signature")
         # The library counts from now; what came in before has grown that much older here.
         kept_s = int(time.time() - received_at.timestamp()) if received_at else 0
         if not _is_signed(body, given, secret, WEBHOOK_TOLERANCE_S + kept_s):
-            raise WebhookRejected("The webhook is older than five minutes.", "stale")
+            raise WebhookRejected(_("The webhook is older than five minutes."), "stale")
         try:
             event = json.loads(body)
             if event["object"] != "event":
                 raise ValueError(f"{event['object']!r} came; set the endpoint to snapshot payloads")
             return tuple(news_of(event))
         except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            raise WebhookRejected(f"The webhook was not understood: {error}", "not_understood") from error
+            raise WebhookRejected(
+                _("The webhook was not understood: %(error)s") % {"error": error}, "not_understood"
+            ) from error
 
 
 def _is_signed(body: bytes, header: str, secret: str, tolerance_s: int | None) -> bool:
@@ -267,9 +271,11 @@ def _is_signed(body: bytes, header: str, secret: str, tolerance_s: int | None) -
 def _api() -> stripe.V1Services:
     key, base = settings.STRIPE_API_KEY, settings.STRIPE_API_BASE
     if not key:
-        raise GatewayMisconfigured("Set STRIPE_API_KEY to use Stripe.", "not_set_up")
+        raise GatewayMisconfigured(_("Set STRIPE_API_KEY to use Stripe."), "not_set_up")
     if not base.startswith(("https://", "http://")):
-        raise GatewayMisconfigured(f"STRIPE_API_BASE is not an http address: {base}", "bad_address")
+        raise GatewayMisconfigured(
+            _("STRIPE_API_BASE is not an http address: %(base)s") % {"base": base}, "bad_address"
+        )
     return _client(key, base).v1
 
 
@@ -292,20 +298,22 @@ def _in_our_words() -> Iterator[None]:
         raise _our_error(error) from error
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise GatewayUnavailable(
-            f"Stripe's answer was not understood: {error!r}", "not_understood"
+            _("Stripe's answer was not understood: %(error)s") % {"error": repr(error)}, "not_understood"
         ) from error
 
 
 def _our_error(error: stripe.StripeError) -> GatewayError:
     status = error.http_status
     code = str((error.error and error.error.to_dict().get("code")) or error.code or "")
-    message = error.user_message or f"Stripe answered with HTTP {status}."
+    message = error.user_message or _("Stripe answered with HTTP %(status)s.") % {"status": status}
     match error:
         case stripe.APIConnectionError():
             if isinstance(error.__cause__, requests.Timeout):
-                return GatewayUnavailable("Stripe did not answer in time.", "timeout")
+                return GatewayUnavailable(_("Stripe did not answer in time."), "timeout")
             why = error.__cause__ or message
-            return GatewayUnavailable(f"The connection to Stripe failed: {why}", "connection_failed")
+            return GatewayUnavailable(
+                _("The connection to Stripe failed: %(why)s") % {"why": why}, "connection_failed"
+            )
         case stripe.RateLimitError() if code == "lock_timeout":  # another call holds this very object
             return GatewayUnavailable(message, code, _retry_after(error), Trouble.THIS_ONE)
         case stripe.RateLimitError():
@@ -317,14 +325,18 @@ def _our_error(error: stripe.StripeError) -> GatewayError:
         case stripe.InvalidRequestError() if code == "resource_missing":
             return GatewayRefused(message, "not_found")
         case stripe.InvalidRequestError() if status == 404:
-            return GatewayMisconfigured(f"STRIPE_API_BASE is not Stripe's API: {message}", "bad_address")
+            return GatewayMisconfigured(
+                _("STRIPE_API_BASE is not Stripe's API: %(message)s") % {"message": message}, "bad_address"
+            )
         case stripe.InvalidRequestError() if _is_processing(error):
             return GatewayUnavailable(message, code, trouble=Trouble.THIS_ONE)
         case stripe.CardError() | stripe.InvalidRequestError():
             return GatewayRefused(message, code or "invalid_request")
     if status is not None and 400 <= status < 500 and status not in (408, 409, 424, 425):
         # An address that answers, but not as Stripe does: a "no" from there would be a lie.
-        return GatewayMisconfigured(f"STRIPE_API_BASE is not Stripe's API: {message}", f"http_{status}")
+        return GatewayMisconfigured(
+            _("STRIPE_API_BASE is not Stripe's API: %(message)s") % {"message": message}, f"http_{status}"
+        )
     trouble = Trouble.THIS_ONE if status is not None and status < 500 else Trouble.OUTAGE
     return GatewayUnavailable(message, code or f"http_{status}", _retry_after(error), trouble)
 

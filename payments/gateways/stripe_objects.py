@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from django.utils.translation import gettext as _
+
 from payments.gateways.base import (
     EventOutcome,
     EventType,
@@ -326,7 +328,9 @@ def to_stripe(money: Money) -> int:
     # Cards know no third decimal. Stripe would refuse it too, but less clearly.
     if amount is None or (money.currency in THREE_DECIMALS and amount % 10):
         raise GatewayRefused(
-            f"Stripe takes {money.currency} with two decimals only, not {money}.", "amount_too_fine"
+            _("Stripe takes %(currency)s with two decimals only, not %(money)s.")
+            % {"currency": money.currency, "money": money},
+            "amount_too_fine",
         )
     return amount
 
@@ -353,5 +357,7 @@ def _rescaled(amount: int, decimals_now: int, decimals_then: int) -> int | None:
 def same_currency(intent: Json, money: Money) -> None:
     if intent["currency"].upper() != money.currency:
         raise GatewayRefused(
-            f"This payment is in {intent['currency'].upper()}, not in {money.currency}.", "currency_mismatch"
+            _("This payment is in %(currency)s, not in %(other)s.")
+            % {"currency": intent["currency"].upper(), "other": money.currency},
+            "currency_mismatch",
         )

@@ -9,6 +9,7 @@ import pgtrigger
 from django.db import models
 from django.db.models.functions import Now
 from django.utils import timezone
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 
@@ -69,10 +70,18 @@ class GatewayState(models.Model):
         now = timezone.now()
         if self.open_until is not None:
             since = f"{self.failing_since or self.open_until:%Y-%m-%d %H:%M} UTC"
-            again = _with_the_next_call(self.open_until, now)
-            return f"{self} has not answered since {since}: {self.last_error} It is asked again {again}."
+            told = gettext("%(provider)s has not answered since %(since)s: %(error)s") % {
+                "provider": self,
+                "since": since,
+                "error": self.last_error,
+            }
+            return f"{told} {_asked_again(self.open_until if self.open_until > now else None)}"
         if self.not_before is not None and self.not_before > now:
-            return f"{self} has asked us to wait: {self.last_error} It is asked again at {_time(self.not_before)}."
+            told = gettext("%(provider)s has asked us to wait: %(error)s") % {
+                "provider": self,
+                "error": self.last_error,
+            }
+            return f"{told} {_asked_again(self.not_before)}"
         return ""
 
 
@@ -104,12 +113,13 @@ class GatewayIncident(models.Model):
 
 def called(gateway: str) -> str:
     """A gateway's name for people."""
-    return gateway.replace("_", " ").capitalize()
+    return str(_NAMES.get(gateway) or gateway.replace("_", " ").capitalize())
 
 
-def _with_the_next_call(open_until: datetime, now: datetime) -> str:
-    return f"at {_time(open_until)}" if open_until > now else "with the next call"
+_NAMES = {"bank_transfer": _("Bank transfer"), "sandbox": _("Sandbox")}
 
 
-def _time(moment: datetime) -> str:
-    return f"{moment:%H:%M:%S} UTC"
+def _asked_again(moment: datetime | None) -> str:
+    if moment is None:
+        return gettext("It is asked again with the next call.")
+    return gettext("It is asked again at %s.") % f"{moment:%H:%M:%S} UTC"

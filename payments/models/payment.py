@@ -15,6 +15,50 @@ from payments.gateways.base import EventOutcome, EventType
 from shop.kernel.models import AppendOnly
 from shop.kernel.money import Money
 
+STATUSES = {
+    "authorized": _("authorized"),
+    "captured": _("captured"),
+    "declined": _("declined"),
+    "paid": _("paid"),
+    "partially_paid": _("partially paid"),
+    "partially_refunded": _("partially refunded"),
+    "pending": _("pending"),
+    "refunded": _("refunded"),
+    "voided": _("voided"),
+}
+SOURCES = {
+    "call": _("call"),
+    "check": _("check"),
+    "staff": _("staff"),
+    "statement": _("statement"),
+    "webhook": _("webhook"),
+}
+_TYPES = {
+    EventType.AUTHORIZATION: _("authorization"),
+    EventType.AUTHORIZATION_ADJUSTMENT: _("authorization adjustment"),
+    EventType.RECEIPT: _("receipt"),
+    EventType.CAPTURE: _("capture"),
+    EventType.VOID: _("void"),
+    EventType.REFUND: _("refund"),
+    EventType.REFUND_REVERSAL: _("refund reversal"),
+    EventType.CHARGEBACK: _("chargeback"),
+}
+_OUTCOMES = {
+    EventOutcome.REQUESTED: _("requested"),
+    EventOutcome.SUCCEEDED: _("succeeded"),
+    EventOutcome.FAILED: _("failed"),
+}
+
+
+def status_in_words(status: str) -> str:
+    """A payment's `Totals.status` for people."""
+    return str(STATUSES[status])
+
+
+def source_in_words(source: str) -> str:
+    """Where an event was told, for people."""
+    return str(SOURCES.get(source, source))
+
 
 class Payment(models.Model):
     """One authorization-to-capture attempt for a merchant reference (the order number).
@@ -114,11 +158,9 @@ class PaymentEvent(models.Model):
 
     payment = models.ForeignKey(Payment, models.PROTECT, related_name="events")
     gateway = models.CharField(_("gateway"), max_length=30)
-    type = models.CharField(
-        _("type"), max_length=30, choices=[(t.value, t.value.replace("_", " ")) for t in EventType]
-    )
+    type = models.CharField(_("type"), max_length=30, choices=[(t.value, _TYPES[t]) for t in EventType])
     outcome = models.CharField(
-        _("outcome"), max_length=10, choices=[(o.value, o.value) for o in EventOutcome]
+        _("outcome"), max_length=10, choices=[(o.value, _OUTCOMES[o]) for o in EventOutcome]
     )
     psp_reference = models.CharField(_("PSP reference"), max_length=160)
     amount = models.BigIntegerField(_("amount"))

@@ -23,6 +23,7 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import Q
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from payments.models.gateway_state import GatewayIncident, GatewayState, called
 from shop.kernel.listening import own_connection
@@ -118,15 +119,29 @@ def ask_leave(gateway: str, patience_s: float, requests: int = 1) -> Leave:
         return Leave(True, max(0.0, wait.total_seconds()), probe if is_down else None, is_down)
     again_s = max(0.1, appointment.total_seconds()) * random.uniform(1, 1.1)
     if not lets_in:
-        until = (
-            f"is not asked before {open_until:%H:%M:%S} UTC" if open_until > now else "is just being tried"
-        )
-        why = f"Not sent: {called(gateway)} has not answered since {failing_since:%Y-%m-%d %H:%M} UTC and {until}."
+        names = {
+            "provider": called(gateway),
+            "since": f"{failing_since:%Y-%m-%d %H:%M} UTC",
+            "until": f"{open_until:%H:%M:%S} UTC",
+        }
+        if open_until > now:
+            why = _(
+                "Not sent: %(provider)s has not answered since %(since)s and is not asked before %(until)s."
+            )
+        else:
+            why = _("Not sent: %(provider)s has not answered since %(since)s and is just being tried.")
+        why %= names
         return Leave(False, again_s, None, True, "circuit_open", why)
     if not_before is not None and not_before > now:
-        why = f"Not sent: {called(gateway)} has asked us to wait until {not_before:%H:%M:%S} UTC."
+        why = _("Not sent: %(provider)s has asked us to wait until %(until)s.") % {
+            "provider": called(gateway),
+            "until": f"{not_before:%H:%M:%S} UTC",
+        }
         return Leave(False, again_s, None, is_down, "asked_to_wait", why)
-    why = f"Not sent: more calls of {called(gateway)} wait than {rate:g} requests a second allow."
+    why = _("Not sent: more calls of %(provider)s wait than %(rate)s requests a second allow.") % {
+        "provider": called(gateway),
+        "rate": f"{rate:g}",
+    }
     return Leave(False, again_s, None, is_down, "own_rate_limit", why)
 
 
@@ -273,7 +288,7 @@ def ask_now(gateway: str, actor: str) -> AskedNow:
     state = GatewayState.objects.select_for_update().get(gateway=gateway)
     now = timezone.now()
     if not (state.is_down or state.is_told_to_wait(now)):
-        return AskedNow(f"{state} is asked as usual; there is nothing to wait for.", repeated=True)
+        return AskedNow(_("%s is asked as usual; there is nothing to wait for.") % state, repeated=True)
     detail = state.sentence
     state.open_until, state.not_before, state.probing_until = now, None, None
     state.failing_since = state.failing_since or now
@@ -281,7 +296,7 @@ def ask_now(gateway: str, actor: str) -> AskedNow:
     GatewayIncident.objects.create(
         gateway=state, kind=GatewayIncident.Kind.ASKED_NOW, actor=actor, detail=detail
     )
-    return AskedNow(f"The next call to {state} is let through; if it is answered, so are all others.")
+    return AskedNow(_("The next call to %s is let through; if it is answered, so are all others.") % state)
 
 
 def _told(seconds: float | None) -> timedelta | None:

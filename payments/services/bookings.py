@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 
 from django.db.models import Sum
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from payments.banking.account import AccountInvalid, valid_iban
 from payments.gateways.base import EventOutcome, EventType
 from payments.models import Allocation, BankTransaction, Payment, PaymentEvent, ReviewItem
-from payments.services.review_items import subject_of
+from payments.services.review_items import closed_by, subject_of
 from payments.services.transfers import Payee
 from shop.kernel import second_person
+from shop.kernel.money import Money
 
 Purpose = Allocation.Purpose
 
@@ -54,7 +56,7 @@ def move(
     """Move a part of a booking; returns a key for what belongs to this move. Raises `NotThere`."""
     BankTransaction.objects.select_for_update().get(pk=transaction.pk)
     if not 0 < amount <= balance(transaction, source):
-        raise NotThere(f"{amount} {transaction.currency} (minor units) are not there to be moved.")
+        raise NotThere(_("%s are not there to be moved.") % Money(amount, transaction.currency))
     n = Allocation.objects.filter(transaction=transaction).count()
     Allocation.objects.bulk_create(
         Allocation(
@@ -167,7 +169,7 @@ def finish(item: ReviewItem, actor: str, resolution: str) -> None:
     item.state, item.resolution = ReviewItem.State.CLOSED, resolution
     item.resolved_by, item.resolved_at = actor, timezone.now()
     item.save(update_fields=["state", "resolution", "resolved_by", "resolved_at"])
-    second_person.lapse([subject_of(item.pk)], f"Processed by {actor}: {resolution}")
+    second_person.lapse([subject_of(item.pk)], closed_by(actor, resolution))
 
 
 # Their money is not in review: it is matched, or it is gone.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from payments.models import Allocation, BankTransaction, Payment, ReviewItem
 from payments.services import bookings, strays, transfers
@@ -45,7 +46,7 @@ def take_back(booking: BankTransaction, amount: int, payment: Payment, why: str)
         amount,
         ReviewItem.Reason.LATE,
         payment,
-        f"{why} {Money(amount, booking.currency)} had come for it.",
+        " ".join((why, _("%s had come for it.") % Money(amount, booking.currency))),
         key,
     )
     if settings.REFUND_LATE_MONEY:
@@ -61,4 +62,6 @@ def send_back(item: ReviewItem, payment: Payment, why: str) -> None:
     payee = bookings.payer(booking)
     money = Money(item.amount, booking.currency)
     transfers.pay_back(money, key, "shop", payment=payment, payee=payee)
-    bookings.finish(item, "shop", f"{money} are paid back, as the setting REFUND_LATE_MONEY says.")
+    bookings.finish(
+        item, "shop", _("%(money)s are paid back, as the setting REFUND_LATE_MONEY says.") % {"money": money}
+    )

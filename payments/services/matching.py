@@ -12,6 +12,8 @@ from datetime import UTC, datetime, time
 
 from django.conf import settings
 from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 
 from payments.gateways.base import EventOutcome, EventType
 from payments.models import Allocation, BankTransaction, Payment, PaymentEvent, ReviewItem
@@ -79,11 +81,12 @@ def decide(booking: BankTransaction, found: Found, payments: Standings) -> Decis
     """Where the money of a credit goes, given what its texts name. Keeps the standings up to date."""
     named = {reference for reference, _ in found.certain}
     if len(named) > 1 or len(found.certain) > 1:
-        why = "The transfer names this and others."
+        why = gettext_noop("The transfer names this and others.")
         return Decision(
             booking,
             reason=Reason.AMBIGUOUS,
-            detail=f"The transfer names {', '.join(sorted(named))}. Split it, or find out what it pays.",
+            detail=_("The transfer names %(names)s. Split it, or find out what it pays.")
+            % {"names": ", ".join(sorted(named))},
             proposals=[(reference, why) for reference in sorted(named)],
         )
     if not found.certain:
@@ -97,8 +100,11 @@ def decide(booking: BankTransaction, found: Found, payments: Standings) -> Decis
         return Decision(
             booking,
             reason=Reason.UNKNOWN_REFERENCE,
-            detail=f"The transfer names {merchant_reference}, and no payment is known for it.",
-            proposals=[(merchant_reference, "The order exists.")] if latest else list(found.proposals),
+            detail=_("The transfer names %(number)s, and no payment is known for it.")
+            % {"number": merchant_reference},
+            proposals=[(merchant_reference, gettext_noop("The order exists."))]
+            if latest
+            else list(found.proposals),
         )
     return _for(booking, standing, payments)
 
@@ -108,30 +114,31 @@ def _unnamed(booking: BankTransaction, found: Found, payments: Standings) -> Dec
         return Decision(
             booking,
             reason=Reason.NO_REFERENCE,
-            detail="Money came back, and no transfer of ours is known that it belongs to.",
+            detail=_("Money came back, and no transfer of ours is known that it belongs to."),
         )
     existing = [(reference, why) for reference, why in found.proposals if payments.find(reference)]
     if existing:
         return Decision(
             booking,
             reason=Reason.AMBIGUOUS,
-            detail="The reference cannot be read for certain.",
+            detail=_("The reference cannot be read for certain."),
             proposals=existing,
         )
     if found.proposals:
         return Decision(
             booking,
             reason=Reason.UNKNOWN_REFERENCE,
-            detail=f"The transfer seems to name {found.proposals[0][0]}, which is not known.",
+            detail=_("The transfer seems to name %(number)s, which is not known.")
+            % {"number": found.proposals[0][0]},
         )
-    return Decision(booking, reason=Reason.NO_REFERENCE, detail="The transfer names no order.")
+    return Decision(booking, reason=Reason.NO_REFERENCE, detail=_("The transfer names no order."))
 
 
 def _for(booking: BankTransaction, standing: Standing, payments: Standings) -> Decision:
     """A booking that names one payment for certain."""
-    payment, order = standing.payment, standing.order
+    payment = standing.payment
     money = booking.money
-    proposal = [(payment.merchant_reference, "The transfer names it.")]
+    proposal = [(payment.merchant_reference, gettext_noop("The transfer names it."))]
 
     def review(reason: str, detail: str, matched: int = 0) -> Decision:
         return Decision(booking, standing, matched, reason=reason, detail=detail, proposals=proposal)
@@ -139,12 +146,17 @@ def _for(booking: BankTransaction, standing: Standing, payments: Standings) -> D
     if not standing.by_bank:
         return review(
             Reason.AMBIGUOUS,
-            f"The {order} is to be paid by {payment.gateway}, not by bank transfer. Pay the money back, or assign it "
-            "to another order.",
+            _(
+                "The order %(number)s is to be paid by %(gateway)s, not by bank transfer. Pay the money"
+                " back, or assign it to another order."
+            )
+            % {"number": payment.merchant_reference, "gateway": payment.gateway},
         )
     if money.currency != payment.currency:
         return review(
-            Reason.WRONG_CURRENCY, f"{money} came for the {order}, which is to be paid in {payment.currency}."
+            Reason.WRONG_CURRENCY,
+            _("%(money)s came for the order %(number)s, which is to be paid in %(currency)s.")
+            % {"money": money, "number": payment.merchant_reference, "currency": payment.currency},
         )
     confirmed = f"{payment.merchant_reference}/bank/{booking.bank_reference}"
     if booking.bank_reference and standing.by_hand.get(confirmed) == money.amount:
@@ -153,7 +165,9 @@ def _for(booking: BankTransaction, standing: Standing, payments: Standings) -> D
     if standing.missing <= 0 or not payment.is_open:
         if money.amount in standing.by_hand.values():
             return review(
-                Reason.DUPLICATE, f"{money} were confirmed by hand for the {order}. Is this the same money?"
+                Reason.DUPLICATE,
+                _("%(money)s were confirmed by hand for the order %(number)s. Is this the same money?")
+                % {"money": money, "number": payment.merchant_reference},
             )
         if (
             booking.counterparty_iban
@@ -162,22 +176,38 @@ def _for(booking: BankTransaction, standing: Standing, payments: Standings) -> D
         ):
             return review(
                 Reason.DUPLICATE,
-                f"The {order} is paid, and the same amount came from the same account before.",
+                _("The order %(number)s is paid, and the same amount came from the same account before.")
+                % {"number": payment.merchant_reference},
             )
     if not payment.is_open:
         other = payments.open_attempt(payment.merchant_reference)
         if other is not None:
-            proposal = [(payment.merchant_reference, "The order was started again and waits for money.")]
-        state = "finished" if standing.totals.captured else "cancelled"
-        again = " It was started again, with a reference of its own." if other else ""
-        return review(Reason.LATE, f"{money} came for the {order}, which was {state}.{again}")
+            proposal = [
+                (payment.merchant_reference, gettext_noop("The order was started again and waits for money."))
+            ]
+        if standing.totals.captured:
+            told = _("%(money)s came for the order %(number)s, which was finished.")
+        else:
+            told = _("%(money)s came for the order %(number)s, which was cancelled.")
+        told %= {"money": money, "number": payment.merchant_reference}
+        again = _("It was started again, with a reference of its own.") if other else ""
+        return review(Reason.LATE, " ".join(filter(None, (told, again))))
     if standing.missing <= 0:
-        return review(Reason.TOO_MUCH, f"{money} came for the {order}, which is paid already.")
+        return review(
+            Reason.TOO_MUCH,
+            _("%(money)s came for the order %(number)s, which is paid already.")
+            % {"money": money, "number": payment.merchant_reference},
+        )
     taken = min(money.amount, standing.missing)
     standing.receive(booking, taken)
     if taken < money.amount:
         over = Money(money.amount - taken, money.currency)
-        return review(Reason.TOO_MUCH, f"{over} too much came for the {order}.", taken)
+        return review(
+            Reason.TOO_MUCH,
+            _("%(money)s too much came for the order %(number)s.")
+            % {"money": over, "number": payment.merchant_reference},
+            taken,
+        )
     reason = Reason.TOO_LITTLE if standing.missing > 0 else ""
     return Decision(booking, standing, taken, reason=reason)
 
@@ -190,7 +220,7 @@ def _doubted(new: New, found: Found, payments: Standings) -> Decision:
         payments.find(named[0]) if len(named) == 1 else None,
         reason=Reason.DUPLICATE,
         detail=new.doubt,
-        proposals=[(reference, "The transfer names it.") for reference in named],
+        proposals=[(reference, gettext_noop("The transfer names it.")) for reference in named],
     )
 
 
@@ -300,7 +330,7 @@ def confirmation_out(payment: Payment, reference: str, amount: int, actor: str) 
         occurred_at=timezone.now(),
         source="staff",
         actor=actor,
-        detail="The bank's booking of it has come.",
+        detail=_("The bank's booking of it has come."),
     )
 
 
@@ -324,7 +354,7 @@ def tell_short(paid: Sequence[tuple[Standing, BankTransaction, str]]) -> None:
     earlier = ReviewItem.objects.filter(
         reason=Reason.TOO_LITTLE, payment__in=[standing.payment for standing, _, _ in short]
     )
-    close_all(earlier, "Another part has come.")
+    close_all(earlier, _("Another part has come."))
     ReviewItem.objects.bulk_create(
         ReviewItem(
             key=key,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from django.db.models import Exists, F, OuterRef
+from django.utils.formats import number_format
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from payments.models import BankStatement, StatementFile
 from shop.kernel.money import Money
@@ -14,12 +17,21 @@ def notices(file: StatementFile, *, left_out: int) -> list[str]:
     """Sentences: what was left out, and where a statement in between seems to be missing."""
     found = []
     if left_out:
-        entries = "1 entry was" if left_out == 1 else f"{left_out:,} entries were"
-        found.append(f"{entries} left out, and counted for nothing. The report below says why.")
+        told = ngettext(
+            "%(count)s entry was left out, and counted for nothing. The report below says why.",
+            "%(count)s entries were left out, and counted for nothing. The report below says why.",
+            left_out,
+        )
+        found.append(told % {"count": number_format(left_out, force_grouping=True)})
     found += [
-        f"Statement {statement.statement_id or statement.file_name} opens with "
-        f"{Money(statement.opening or 0, statement.currency).format()}, and no other statement closes with that: "
-        "one before it may be missing."
+        _(
+            "Statement %(statement)s opens with %(balance)s, and no other statement closes with that: one before "
+            "it may be missing."
+        )
+        % {
+            "statement": statement.statement_id or statement.file_name,
+            "balance": Money(statement.opening or 0, statement.currency).format(),
+        }
         for statement in _after_a_gap(file)
     ]
     return found

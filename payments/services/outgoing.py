@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, time
 
 from django.db.models import QuerySet, Sum
+from django.utils.translation import gettext as _
 
 from payments.gateways.base import EventOutcome, EventType
 from payments.models import (
@@ -101,7 +102,10 @@ class OutgoingBookings:
         item = ReviewItem.objects.filter(key=f"returned:{transfer}", transaction=None, state="open").first()
         if item is None:
             key = f"returned:{transfer}:{booking.pk}"
-            detail = f"{booking.money} came back once more for our transfer {transfer}."
+            detail = _("%(money)s came back once more for our transfer %(transfer)s.") % {
+                "money": booking.money,
+                "transfer": transfer,
+            }
             bookings.open_item(booking, booking.amount, Reason.DUPLICATE, transfer.payment, detail, key)
         else:
             item.transaction, item.amount, item.currency = booking, booking.amount, booking.currency
@@ -119,7 +123,7 @@ def _taken_back(booking: BankTransaction, actor: str, doubt: str) -> Parts:
         return [(FOREIGN, booking.amount)]
     original = _original(booking)
     if original is None:
-        _tell(booking, f"{booking.pk}", None, "It is not known which payment it was.")
+        _tell(booking, f"{booking.pk}", None, _("It is not known which payment it was."))
         return [(FOREIGN, booking.amount)]
     parts: Parts = []
     whereabouts = _whereabouts(original)
@@ -138,16 +142,16 @@ def _taken_back(booking: BankTransaction, actor: str, doubt: str) -> Parts:
         booking,
         f"of-{original.pk}",
         payments[0] if payments else None,
-        f"It had come on {original.booking_date} and was {was}.",
+        _("It had come on %(date)s and was %(where)s.") % {"date": original.booking_date, "where": was},
     )
     if all(place.purpose == Purpose.REVIEW for place, _amount in whereabouts):
-        bookings.finish(item, "shop", "The money was still in review; nothing else is to be done.")
+        bookings.finish(item, "shop", _("The money was still in review; nothing else is to be done."))
     return parts
 
 
 def _in_words(place: Place) -> str:
     if place.payment is not None:
-        return f"matched to {place.payment.merchant_reference}"
+        return _("matched to %s") % place.payment.merchant_reference
     return str(Purpose(place.purpose).label)
 
 
@@ -211,14 +215,14 @@ def _charge_back(booking: BankTransaction, payment: Payment, amount: int) -> Non
         currency=payment.currency,
         occurred_at=datetime.combine(booking.booking_date, time(), UTC),
         source="statement",
-        detail=booking.return_reason or "The bank took it back.",
+        detail=booking.return_reason or _("The bank took it back."),
     )
     if not captured:
-        tell_what_is_missing(payment, f"The bank took {Money(amount, payment.currency)} back.", "shop")
+        tell_what_is_missing(payment, _("The bank took %s back.") % Money(amount, payment.currency), "shop")
 
 
 def _out_of_review(original: BankTransaction, amount: int, actor: str) -> None:
-    why = "The bank took it back."
+    why = _("The bank took it back.")
     bookings.move(original, amount, IN_REVIEW, Place(Purpose.REFUNDED), actor, why)
     item = bookings.item_of(original)
     if item is not None:
@@ -226,7 +230,12 @@ def _out_of_review(original: BankTransaction, amount: int, actor: str) -> None:
 
 
 def _tell(booking: BankTransaction, about: str, payment: Payment | None, detail: str) -> ReviewItem:
-    why = f" ({booking.return_reason})" if booking.return_reason else ""
+    told = _("The bank took %s back.") % booking.money
+    if booking.return_reason:
+        told = _("The bank took %(money)s back (%(reason)s).") % {
+            "money": booking.money,
+            "reason": booking.return_reason,
+        }
     return ReviewItem.objects.create(
         key=f"taken-back:{about}",
         reason=Reason.CHARGEBACK,
@@ -235,5 +244,5 @@ def _tell(booking: BankTransaction, about: str, payment: Payment | None, detail:
         transaction=booking,
         amount=booking.amount,
         currency=booking.currency,
-        detail=f"The bank took {booking.money} back{why}. {detail}",
+        detail=f"{told} {detail}",
     )

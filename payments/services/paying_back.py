@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from django.db import transaction
+from django.utils.translation import gettext as _
 
 from payments.models import Allocation, Payment, ReviewItem
 from payments.services import bookings, transfers
@@ -55,13 +56,13 @@ def why_not(payment: Payment) -> str:
     """Why nothing of what came can be paid back now; empty if something can."""
     totals = payment.totals()
     if totals.captured:
-        return "It was captured: refund it."
+        return _("It was captured: refund it.")
     if not payment.is_open:
-        return "The order has ended. What had come for it is in review, or was paid back from there."
+        return _("The order has ended. What had come for it is in review, or was paid back from there.")
     if not came(payment):
-        return "No money is there that has come for it by bank."
+        return _("No money is there that has come for it by bank.")
     if payment.missing(totals) <= 0:
-        return "It is paid, and captured next. Refund it then, or cancel the order."
+        return _("It is paid, and captured next. Refund it then, or cancel the order.")
     return ""
 
 
@@ -83,7 +84,7 @@ def pay_back(
     the actor saw it. The newest money goes first. Raises `RefundRefused`.
     """
     if not reason.strip():
-        raise RefundRefused("Say why the money is paid back.", "reason")
+        raise RefundRefused(_("Say why the money is paid back."), "reason")
     payee = payee_entered(name, iban)
     payment = Payment.objects.select_for_update().get(pk=payment_pk)
     if refusal := why_not(payment):
@@ -91,18 +92,27 @@ def pay_back(
     there = came(payment)
     if seen is not None and seen != there.amount:
         raise RefundRefused(
-            f"It has changed in the meantime: {there} can be paid back now. Look at it again."
+            _("It has changed in the meantime: %(there)s can be paid back now. Look at it again.")
+            % {"there": there}
         )
     money = there if amount is None else Money(amount, payment.currency)
     if not 0 < money.amount <= there.amount:
-        raise RefundRefused(f"{money} are not within the {there} that have come.", "amount")
+        raise RefundRefused(
+            _("%(money)s are not within the %(there)s that have come.") % {"money": money, "there": there},
+            "amount",
+        )
     check_limit(money, beyond_limit=beyond_limit)
     second_person.demand(
         money,
         act="pay-back",
         subject=f"payment/{payment.pk}/received",
-        what=f"Pay back {money} of the {there} that have come for {payment.merchant_reference}"
-        f"{transfers.to_whom(payee)}.",
+        what=_("Pay back %(money)s of the %(there)s that have come for %(number)s%(to)s.")
+        % {
+            "money": money,
+            "there": there,
+            "number": payment.merchant_reference,
+            "to": transfers.to_whom(payee),
+        },
         reason=reason,
         standing=there.amount,
         order_number=payment.merchant_reference,
@@ -117,11 +127,14 @@ def pay_back(
             to = payee or bookings.payer(booking) or transfers.payee_of(payment)
             made.append(transfers.pay_back(part, key, actor, payment=payment, payee=to))
             left -= part.amount
-    done = f"{money} are paid back ({', '.join(map(str, made))})."
+    done = _("%(money)s are paid back (%(transfers)s).") % {
+        "money": money,
+        "transfers": ", ".join(map(str, made)),
+    }
     missing = tell_what_is_missing(payment, f"{done} {reason}", actor)
     if not all(transfer.payee_iban for transfer in made):
-        done += " An account is missing: enter it with the transfer."
-    return PaidBack(f"{done} The order waits for {missing} now.")
+        done += " " + _("An account is missing: enter it with the transfer.")
+    return PaidBack(" ".join((done, _("The order waits for %s now.") % missing)))
 
 
 def tell_what_is_missing(payment: Payment, what: str, actor: str) -> Money:

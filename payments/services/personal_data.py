@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from django.db.models import Q, QuerySet, Sum
+from django.utils.translation import gettext as _
 
 from payments.gateways.base import EventOutcome
 from payments.models import (
@@ -179,14 +180,14 @@ def still_open(number: str) -> str:
     """What of the order's money is under way, in a sentence; empty if nothing is."""
     held = Holdings([number])
     if held.reviews.filter(state=ReviewItem.State.OPEN).exists():
-        return "Something about its money is in review."
+        return _("Something about its money is in review.")
     done = (OutgoingTransfer.State.BOOKED, OutgoingTransfer.State.RETURNED)
     if held.transfers.exclude(state__in=done).exists():
-        return "A transfer of money that goes back is not booked yet."
+        return _("A transfer of money that goes back is not booked yet.")
     if any(payment.totals().refund_requested for payment in held.payments.prefetch_related("events")):
-        return "A refund is on its way."
+        return _("A refund is on its way.")
     if held.webhooks.filter(state=WebhookDelivery.State.WAITING).exists():
-        return "A webhook about its payment waits."
+        return _("A webhook about its payment waits.")
     return ""
 
 

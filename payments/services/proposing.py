@@ -9,6 +9,7 @@ from typing import Protocol
 
 from django.db.models import F
 from django.db.models.functions import Lower
+from django.utils.translation import gettext_noop
 
 from payments.models import Allocation, BankTransaction, Payment
 from payments.services.transfers import BANK_TRANSFER
@@ -66,7 +67,7 @@ def _waiting_for_the_rest(bookings: Iterable[BankTransaction]) -> dict[int, list
     )
     for iban, reference in rows[:1000]:
         for pk in by_iban[iban]:
-            found[pk].append((reference, "Money came for it from the same account."))
+            found[pk].append((reference, gettext_noop("Money came for it from the same account.")))
     return found
 
 
@@ -93,7 +94,9 @@ def _same_amount_and_name(bookings: Iterable[BankTransaction]) -> dict[int, list
     )
     for reference, name, amount, currency in rows[:1000]:
         for pk in by_name[name, amount, currency]:
-            found[pk].append((reference, "Its amount and the name of its customer are the same."))
+            found[pk].append(
+                (reference, gettext_noop("Its amount and the name of its customer are the same."))
+            )
     return found
 
 

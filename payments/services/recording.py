@@ -9,6 +9,7 @@ from datetime import datetime
 from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from payments import ledger
 from payments.gateways.base import EventOutcome, EventType, GatewayEvent, RemotePayment
@@ -19,14 +20,12 @@ from payments.services.review_items import close_all
 from payments.signals import authorizations_last, payments_failed, payments_received
 from shop.kernel.money import Money
 
-RELEASED = "The provider released the authorization."
-
 
 def open_payment(
     gateway: str, merchant_reference: str, money: Money, idempotency_key: str, payer_name: str = ""
 ) -> Payment:
     """The payment with this key, made before the provider is asked, so that no answer finds it missing."""
-    payment, _ = Payment.objects.get_or_create(
+    payment, _new = Payment.objects.get_or_create(
         idempotency_key=idempotency_key,
         defaults={
             "gateway": gateway,
@@ -108,7 +107,7 @@ def record_many(
     """The same for many payments, in a constant number of queries. Locks them in the order of their keys."""
     told = [(payment, list(events)) for payment, events in told]
     until = dict(_locking(payment for payment, _ in told).values_list("pk", "authorized_until"))
-    for payment, _ in told:
+    for payment, _events in told:
         payment.authorized_until = until[payment.pk]
     rows: dict[tuple[str, str, str], PaymentEvent] = {}
     wrong_currency = []
@@ -164,9 +163,12 @@ def _announce(new: Sequence[PaymentEvent]) -> None:
             case EventType.RECEIPT, EventOutcome.SUCCEEDED:
                 money[row.payment_id] += row.amount
             case EventType.AUTHORIZATION, EventOutcome.FAILED:
-                failed[row.payment_id] = (row.payment, row.detail or "The payment was declined.")
+                failed[row.payment_id] = (row.payment, row.detail or _("The payment was declined."))
             case EventType.VOID, EventOutcome.SUCCEEDED if row.source != "call":  # not our own doing
-                failed[row.payment_id] = (row.payment, row.detail or RELEASED)
+                failed[row.payment_id] = (
+                    row.payment,
+                    row.detail or _("The provider released the authorization."),
+                )
     if money:
         totals = totals_of(payments[pk] for pk in money)
         received = [(payments[pk], totals[pk]) for pk in money]
@@ -191,7 +193,7 @@ def close_what_is_complete(received: Iterable[tuple[Payment, Totals]]) -> None:
     complete = [payment.pk for payment, totals in received if payment.missing(totals) <= 0]
     if complete:
         too_little = ReviewItem.objects.filter(payment__in=complete, reason=ReviewItem.Reason.TOO_LITTLE)
-        close_all(too_little, "The rest has come.")
+        close_all(too_little, _("The rest has come."))
 
 
 def _row(payment: Payment, event: GatewayEvent, source: str, actor: str) -> PaymentEvent:
@@ -219,7 +221,8 @@ def _wrong_currency(payment: Payment, event: GatewayEvent) -> ReviewItem:
         payment=payment,
         amount=event.money.amount,
         currency=event.money.currency,
-        detail=f"{event.money} came for a payment in {payment.currency}; it is not counted.",
+        detail=_("%(money)s came for a payment in %(currency)s; it is not counted.")
+        % {"money": event.money, "currency": payment.currency},
     )
 
 

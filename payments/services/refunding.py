@@ -14,13 +14,14 @@ from django.db import transaction
 from django.db.models import Exists, F, OuterRef, Q, QuerySet, Sum, Value
 from django.db.models.functions import Coalesce, Concat
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from payments.gateways import gateway
 from payments.gateways.base import EventOutcome, EventType, GatewayResult
 from payments.models import Payment, PaymentEvent, ReviewItem
 from payments.services import transfers
 from payments.services.recording import absorb, intend_refund
-from payments.services.review_items import subject_of
+from payments.services.review_items import closed_by, subject_of
 from payments.signals import payment_refunded
 from payments.workflows.refund import TASK_QUEUE, RefundInput
 from shop.kernel import outbox, second_person
@@ -49,12 +50,12 @@ def why_not_refund(payment: Payment) -> str:
     """Why nothing of the payment can be refunded now; empty if something can."""
     totals = payment.totals()
     if not totals.captured:
-        nothing = "Nothing has been captured, so there is nothing to refund."
+        nothing = _("Nothing has been captured, so there is nothing to refund.")
         if totals.received > 0 and payment.gateway == transfers.BANK_TRANSFER:
-            return f"{nothing} What has come in can be paid back from the payment's page."
+            return " ".join((nothing, _("What has come in can be paid back from the payment's page.")))
         return nothing
     if totals.kept <= 0:
-        return "All that was captured is refunded, or on its way back."
+        return _("All that was captured is refunded, or on its way back.")
     return ""
 
 
@@ -81,47 +82,59 @@ def refund(
     earlier = _request(key).first()
     if earlier is not None:
         if earlier.amount != amount:
-            raise RefundRefused(f"This form has been used to refund {earlier.money.format()}. Start anew.")
-        return RefundAsked("This refund was asked for before; nothing was done again.", key, repeated=True)
+            raise RefundRefused(
+                _("This form has been used to refund %(money)s. Start anew.")
+                % {"money": earlier.money.format()}
+            )
+        return RefundAsked(_("This refund was asked for before; nothing was done again."), key, repeated=True)
     if not reason.strip():
-        raise RefundRefused("Say why the money is refunded.", "reason")
+        raise RefundRefused(_("Say why the money is refunded."), "reason")
     if amount <= 0:
-        raise RefundRefused("The amount must be more than zero.", "amount")
+        raise RefundRefused(_("The amount must be more than zero."), "amount")
     if why_not := why_not_refund(payment):
         raise RefundRefused(why_not)
     left = Money(payment.totals().kept, payment.currency)
     if amount > left.amount:
         raise RefundRefused(
-            f"{money.format()} are more than the {left.format()} that can be refunded.", "amount"
+            _("%(money)s are more than the %(left)s that can be refunded.")
+            % {"money": money.format(), "left": left.format()},
+            "amount",
         )
     if seen is not None and seen != left.amount:
         raise RefundRefused(
-            f"Something was refunded meanwhile: {left.format()} can be refunded now. Look again, then send it."
+            _("Something was refunded meanwhile: %(left)s can be refunded now. Look again, then send it.")
+            % {"left": left.format()}
         )
     check_limit(money, beyond_limit=beyond_limit)
     if amount < payment.totals().captured and not gateway(payment.gateway).capabilities.partial_refund:
-        raise RefundRefused("This payment method refunds the whole amount or nothing.", "amount")
+        raise RefundRefused(_("This payment method refunds the whole amount or nothing."), "amount")
     second_person.demand(
         money,
         act="refund",
         subject=f"payment/{payment.pk}",
-        what=f"Refund {money.format()} of {payment.merchant_reference}.",
+        what=_("Refund %(money)s of %(number)s.")
+        % {"money": money.format(), "number": payment.merchant_reference},
         reason=reason,
         standing=left.amount,
         order_number=payment.merchant_reference,
     )
     intend_refund(payment, amount, key, actor=actor, reason=reason.strip())
     if amount == left.amount:
-        second_person.lapse([f"payment/{payment.pk}"], f"{actor} has refunded all of it.")
+        second_person.lapse(
+            [f"payment/{payment.pk}"], _("%(actor)s has refunded all of it.") % {"actor": actor}
+        )
     _queue(payment, key)
-    return RefundAsked(f"{money.format()} are being refunded.", key)
+    return RefundAsked(_("%(money)s are being refunded.") % {"money": money.format()}, key)
 
 
 def check_limit(money: Money, *, beyond_limit: bool) -> None:
     """Raises `RefundRefused` above `REFUND_LIMIT`, unless the actor may go beyond it."""
     if settings.REFUND_LIMIT and money.amount > settings.REFUND_LIMIT and not beyond_limit:
         limit = Money(settings.REFUND_LIMIT, money.currency)
-        raise RefundRefused(f"You may send back up to {limit} at once. Ask someone who may more.", "amount")
+        raise RefundRefused(
+            _("You may send back up to %(limit)s at once. Ask someone who may more.") % {"limit": limit},
+            "amount",
+        )
 
 
 def failed_refunds(payment: Payment) -> list[ReviewItem]:
@@ -143,7 +156,7 @@ def unclear_refunds(payment: Payment) -> list[PaymentEvent]:
 
 def why_not_try_again(payment: Payment) -> str:
     """Why no refund of the payment can be tried again; empty if one can."""
-    return "" if unclear_refunds(payment) else "There is no refund whose outcome is unknown."
+    return "" if unclear_refunds(payment) else _("There is no refund whose outcome is unknown.")
 
 
 @transaction.atomic
@@ -151,16 +164,16 @@ def try_again(key: str, actor: str) -> RefundAsked:
     """Ask again for a refund of which nobody knows whether the provider did it. Raises `RefundRefused`."""
     request = _request(key).select_related("payment").first()
     if request is None:
-        raise RefundRefused("There is no such refund.")
+        raise RefundRefused(_("There is no such refund."))
     Payment.objects.select_for_update().get(pk=request.payment_id)
     item = ReviewItem.objects.filter(key=_review_key(key), state=ReviewItem.State.OPEN).first()
     if item is None:
-        return RefundAsked("It is on its way already.", key, repeated=True)
+        return RefundAsked(_("It is on its way already."), key, repeated=True)
     if _failed(request).exists():
-        raise RefundRefused("The provider has refused this refund: ask for a new one.")
-    _close(item, actor, "It is tried again.")
+        raise RefundRefused(_("The provider has refused this refund: ask for a new one."))
+    _close(item, actor, _("It is tried again."))
     _queue(request.payment, key)
-    return RefundAsked("The refund is tried again.", key)
+    return RefundAsked(_("The refund is tried again."), key)
 
 
 # --- those that nobody carries out any more ---------------------------------------------------------------
@@ -222,7 +235,7 @@ def perform(key: str) -> str:
     """
     request = _request(key).select_related("payment").first()
     if request is None:
-        raise RefundRefused(f"No refund was asked for under {key}.")
+        raise RefundRefused(_("No refund was asked for under %(key)s.") % {"key": key})
     provider = gateway(request.payment.gateway)
 
     def ask() -> GatewayResult:
@@ -264,12 +277,15 @@ def give_up(key: str, error: str, *, refused: bool) -> None:
                 "detail": error,
             },
         )
-        what = f"{request.money.format()} could not be refunded: {error}"
+        what = _("%(money)s could not be refunded: %(error)s") % {
+            "money": request.money.format(),
+            "error": error,
+        }
     else:
-        what = (
-            f"Nobody knows whether {request.money.format()} were refunded: {error} Try it again; the same "
-            "refund is never made twice."
-        )
+        what = _(
+            "Nobody knows whether %(money)s were refunded: %(error)s Try it again; the same refund "
+            "is never made twice."
+        ) % {"money": request.money.format(), "error": error}
     ReviewItem.objects.update_or_create(
         key=_review_key(key),
         defaults={
@@ -326,4 +342,4 @@ def _close(item: ReviewItem, actor: str, resolution: str) -> None:
     item.state, item.resolution = ReviewItem.State.CLOSED, resolution
     item.resolved_by, item.resolved_at = actor, timezone.now()
     item.save(update_fields=["state", "resolution", "resolved_by", "resolved_at"])
-    second_person.lapse([subject_of(item.pk)], f"Processed by {actor}: {resolution}")
+    second_person.lapse([subject_of(item.pk)], closed_by(actor, resolution))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from django.db import transaction
+from django.utils.translation import gettext as _
 
 from payments.gateways.base import GatewayError, WebhookRejected
 from payments.models import ReviewItem, WebhookDelivery, WebhookReprocessing
@@ -78,9 +79,9 @@ def _write_down(delivery: WebhookDelivery, actor: str, result: str) -> None:
 def why_not_decide(item: ReviewItem) -> str:
     """Why its webhooks can be neither processed again nor discarded; empty if they can."""
     if item.webhook_id is None:
-        return "It is not about a webhook."
+        return _("It is not about a webhook.")
     if item.reason == ReviewItem.Reason.UNFIT:
-        return "It is not about an unknown payment. Process the webhook again, or close the item."
+        return _("It is not about an unknown payment. Process the webhook again, or close the item.")
     if item.state == ReviewItem.State.CLOSED:
         return _closed_by(item)
     return ""
@@ -98,39 +99,46 @@ def retry(pk: int, actor: str) -> Reprocessed:
 def discard(pk: int, actor: str, reason: str, *, seen: str = "") -> Reprocessed:
     """The unknown payment is none of ours, for the `reason` given. `seen`: the item's detail, as on the page."""
     if not reason.strip():
-        raise NotProcessed("Say why the payment is none of the shop's.")
-    _, webhook = _of(pk)
+        raise NotProcessed(_("Say why the payment is none of the shop's."))
+    _item, webhook = _of(pk)
     waiting = strays.waiting_for(webhook.gateway, webhook.payment_reference)
     deliveries = list(waiting.select_for_update().order_by("id"))
     item = ReviewItem.objects.select_for_update().get(pk=pk)
     if item.state == ReviewItem.State.CLOSED:
         return Reprocessed(_closed_by(item), repeated=True)
     if seen and seen != item.detail:
-        raise NotProcessed("More has come in the meantime. Look at it again.")
+        raise NotProcessed(_("More has come in the meantime. Look at it again."))
     if item.amount is not None:
         money = Money(item.amount, item.currency)
         second_person.demand(
             money,
             act="discard",
             subject=subject_of(item.pk),
-            what=f"Discard {money} of payment {webhook.payment_reference}: it is none of the shop's.",
+            what=_("Discard %(money)s of payment %(payment)s: it is none of the shop's.")
+            % {"money": money, "payment": webhook.payment_reference},
             reason=reason,
             standing=item.amount,
             order_number=item.merchant_reference,
         )
     for delivery in deliveries:
-        delivery.state, delivery.error = State.DISCARDED, f"Discarded by {actor}: {reason.strip()}"
+        delivery.state, delivery.error = (
+            State.DISCARDED,
+            _("Discarded by %(actor)s: %(reason)s") % {"actor": actor, "reason": reason.strip()},
+        )
         delivery.save(update_fields=["state", "error"])
-    bookings.finish(item, actor, f"Discarded: {reason.strip()}")
-    return Reprocessed(f"What the webhooks tell of payment {webhook.payment_reference} is discarded.")
+    bookings.finish(item, actor, _("Discarded: %(reason)s") % {"reason": reason.strip()})
+    return Reprocessed(
+        _("What the webhooks tell of payment %(payment)s is discarded.")
+        % {"payment": webhook.payment_reference}
+    )
 
 
 def _of(pk: int) -> tuple[ReviewItem, WebhookDelivery]:
     item = ReviewItem.objects.select_related("webhook").get(pk=pk)
     if item.webhook is None:
-        raise NotProcessed("It is not about a webhook.")
+        raise NotProcessed(_("It is not about a webhook."))
     return item, item.webhook
 
 
 def _closed_by(item: ReviewItem) -> str:
-    return f"It was processed in the meantime by {item.resolved_by}."
+    return _("It was processed in the meantime by %s.") % item.resolved_by

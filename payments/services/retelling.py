@@ -14,6 +14,8 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+from django.utils.translation import gettext as _
+
 from payments.models import BankStatement, BankTransaction
 from payments.references import find
 from shop.kernel.bulk import any_key
@@ -34,11 +36,17 @@ class Twin:
     @property
     def question(self) -> str:
         other = self.of
-        return (
-            f"{other.money} were booked on {other.booking_date} according to {other.statement} too "
-            f"({other.statement.file_name}), in another format and other words: “{_text(other)[:140]}”. "
-            "If this is the same booking, discard it here; if it is another one, assign it."
-        )
+        return _(
+            "%(money)s were booked on %(booking_date)s according to %(statement)s too "
+            "(%(file_name)s), in another format and other words: “%(text)s”. If this is the same "
+            "booking, discard it here; if it is another one, assign it."
+        ) % {
+            "money": other.money,
+            "booking_date": other.booking_date,
+            "statement": other.statement,
+            "file_name": other.statement.file_name,
+            "text": _text(other)[:140],
+        }
 
 
 def twins(statement: BankStatement, told: Sequence[BankTransaction]) -> list[Twin | None]:

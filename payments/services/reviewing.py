@@ -13,6 +13,7 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import Sum
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from payments.gateways.base import EventOutcome, EventType
 from payments.models import Allocation, BankTransaction, Payment, PaymentEvent, ReviewItem
@@ -93,11 +94,13 @@ def why_not_close(item: ReviewItem) -> str:
     if item.state == ReviewItem.State.CLOSED:
         return _closed_by(item)
     if holds_money(item):
-        return f"{money_of(item)} of it are still in review: assign, pay back or discard them."
+        return _("%(money)s of it are still in review: assign, pay back or discard them.") % {
+            "money": money_of(item)
+        }
     if item.reason == Reason.TOO_LITTLE:
-        return "Accept what has come as full payment, wait for the rest, or pay it back."
+        return _("Accept what has come as full payment, wait for the rest, or pay it back.")
     if item.webhook_id is not None and item.reason != Reason.UNFIT:
-        return "Discard the webhooks, if the payment is none of the shop's."
+        return _("Discard the webhooks, if the payment is none of the shop's.")
     return ""
 
 
@@ -105,7 +108,7 @@ def why_not_move(item: ReviewItem) -> str:
     """Why its money cannot be assigned, paid back or discarded."""
     if item.state == ReviewItem.State.CLOSED:
         return _closed_by(item)
-    return "" if holds_money(item) else "None of its money is in review."
+    return "" if holds_money(item) else _("None of its money is in review.")
 
 
 def to_pay_back(item: ReviewItem) -> Money:
@@ -125,29 +128,32 @@ def why_not_accept(item: ReviewItem, *, beyond_limit: bool = False) -> str:
     if item.state == ReviewItem.State.CLOSED:
         return _closed_by(item)
     if item.reason != Reason.TOO_LITTLE:
-        return "Nothing is missing here."
+        return _("Nothing is missing here.")
     limit = Money(settings.ACCEPT_DIFFERENCE, item.currency)
     if not beyond_limit and money_of(item).amount > limit.amount:
-        return f"{money_of(item)} are missing; up to {limit} can be accepted without a further permission."
+        return _("%(money)s are missing; up to %(limit)s can be accepted without a further permission.") % {
+            "money": money_of(item),
+            "limit": limit,
+        }
     return ""
 
 
 def why_not_wait(item: ReviewItem) -> str:
     if item.state == ReviewItem.State.CLOSED:
         return _closed_by(item)
-    return "" if item.reason == Reason.TOO_LITTLE else "Nothing is missing here."
+    return "" if item.reason == Reason.TOO_LITTLE else _("Nothing is missing here.")
 
 
 def why_not_confirmed_by_hand(item: ReviewItem) -> str:
     if why_not := why_not_move(item):
         return why_not
     if item.payment is None or item.amount not in _by_hand(item.payment).by_hand.values():
-        return "No payment of this amount was confirmed by hand for its order."
+        return _("No payment of this amount was confirmed by hand for its order.")
     return ""
 
 
 def _closed_by(item: ReviewItem) -> str:
-    return f"It was processed in the meantime by {item.resolved_by}."
+    return _("It was processed in the meantime by %s.") % item.resolved_by
 
 
 # --- actions ---------------------------------------------------------------------------------------------
@@ -157,29 +163,29 @@ def _closed_by(item: ReviewItem) -> str:
 def close(pk: int, actor: str, resolution: str) -> Closed:
     """Write down what was decided, and by whom. It moves no money, so there must be none in review."""
     if not resolution.strip():
-        raise ReviewRefused("Say what was decided.")
+        raise ReviewRefused(_("Say what was decided."))
     item = _locked(pk)
     if item.state == ReviewItem.State.CLOSED:
         return _meanwhile(item)
     _check(why_not_close(item))
     if item.amount is not None:  # a chargeback, for instance: who closes it gives that money up
-        _demand(item, "close", money_of(item), f"Close “{item}” as decided.", resolution)
+        _demand(item, "close", money_of(item), _("Close “%(item)s” as decided.") % {"item": item}, resolution)
     bookings.finish(item, actor, resolution)
-    return Closed("The review item is closed.")
+    return Closed(_("The review item is closed."))
 
 
 @transaction.atomic
 def assign(pk: int, actor: str, shares: Sequence[Share], *, seen: int | None = None) -> Closed:
     """Count the money of a booking as received for one or several orders; what is left stays in review."""
     if not shares:
-        raise ReviewRefused("Name the order that the money is for.")
+        raise ReviewRefused(_("Name the order that the money is for."))
     payments = Standings(_merchant_reference(share) for share in shares)
     item = _locked(pk)
     if item.state == ReviewItem.State.CLOSED:
         return _meanwhile(item)
     booking = _money_to_move(item, seen)
     if booking.direction != BankTransaction.Direction.CREDIT:
-        raise ReviewRefused("This money went out of the account; it pays no order.")
+        raise ReviewRefused(_("This money went out of the account; it pays no order."))
     left = item.amount or 0
     paid: dict[int, Standing] = {}
     told: list[str] = []
@@ -195,17 +201,20 @@ def assign(pk: int, actor: str, shares: Sequence[Share], *, seen: int | None = N
             IN_REVIEW,
             Place(Purpose.MATCHED, payment),
             actor,
-            f"Assigned to {share.reference}",
+            _("Assigned to %(reference)s") % {"reference": share.reference},
         )
         receipt(payment, booking, amount, key, actor).save(force_insert=True)
         standing.receive(booking, amount)
         paid[payment.pk] = standing
         money = Money(amount, booking.currency)
-        told.append(f"{money} are assigned to {payment.merchant_reference}.")
+        told.append(
+            _("%(money)s are assigned to %(number)s.")
+            % {"money": money, "number": payment.merchant_reference}
+        )
         bookings.lessen(item, amount, actor, told[-1])
     _announce(list(paid.values()), booking, key)
     if left:
-        told.append(f"{Money(left, booking.currency)} are left in review.")
+        told.append(_("%(money)s are left in review.") % {"money": Money(left, booking.currency)})
         item.reason = Reason.TOO_MUCH
         item.save(update_fields=["reason"])
     return Closed(" ".join(told))
@@ -223,7 +232,7 @@ def confirmed_by_hand(pk: int, actor: str, *, seen: int | None = None) -> Closed
     assert payment is not None
     assert amount is not None
     reference = next(r for r, confirmed in _by_hand(payment).by_hand.items() if confirmed == amount)
-    what = "It is the money that was confirmed by hand."
+    what = _("It is the money that was confirmed by hand.")
     key = bookings.move(booking, amount, IN_REVIEW, Place(Purpose.MATCHED, payment), actor, what)
     PaymentEvent.objects.bulk_create(
         [
@@ -232,7 +241,9 @@ def confirmed_by_hand(pk: int, actor: str, *, seen: int | None = None) -> Closed
         ]
     )
     bookings.finish(item, actor, what)
-    return Closed(f"{Money(amount, booking.currency)} now stand behind the confirmation by hand.")
+    return Closed(
+        _("%(money)s now stand behind the confirmation by hand.") % {"money": Money(amount, booking.currency)}
+    )
 
 
 @transaction.atomic
@@ -241,7 +252,7 @@ def accept(
 ) -> Closed:
     """Take what has come as full payment. The difference is written down, and that much less is captured."""
     if not reason.strip():
-        raise ReviewRefused("Say why the difference is accepted.")
+        raise ReviewRefused(_("Say why the difference is accepted."))
     item = _locked_with_payment(pk)
     if item.state == ReviewItem.State.CLOSED:
         return _meanwhile(item)
@@ -250,15 +261,23 @@ def accept(
     assert payment is not None
     (standing,) = standings([payment])
     if seen is not None and standing.missing != seen:
-        raise ReviewRefused("More has come in the meantime. Look at it again.")
+        raise ReviewRefused(_("More has come in the meantime. Look at it again."))
     if not payment.is_open:
-        raise ReviewRefused(f"The {standing.order} has ended.")
+        raise ReviewRefused(
+            _("The order %(number)s has ended.") % {"number": standing.payment.merchant_reference}
+        )
     if not 0 < standing.missing < standing.expected.amount:
-        raise ReviewRefused("Nothing has come that could be accepted.")
+        raise ReviewRefused(_("Nothing has come that could be accepted."))
     if not beyond_limit and standing.missing > settings.ACCEPT_DIFFERENCE:
-        raise ReviewRefused(f"{Money(standing.missing, payment.currency)} are missing; that is too much.")
+        raise ReviewRefused(
+            _("%(money)s are missing; that is too much.")
+            % {"money": Money(standing.missing, payment.currency)}
+        )
     missing = Money(standing.missing, payment.currency)
-    what = f"Accept {standing.order} as fully paid, {missing} short."
+    what = _("Accept order %(number)s as fully paid, %(missing)s short.") % {
+        "number": standing.payment.merchant_reference,
+        "missing": missing,
+    }
     _demand(item, "accept", missing, what, reason)
     PaymentEvent.objects.create(
         payment=payment,
@@ -273,9 +292,13 @@ def accept(
         actor=actor,
         detail=reason,
     )
-    bookings.finish(item, actor, f"Accepted as full payment, {missing} short: {reason}")
+    bookings.finish(
+        item,
+        actor,
+        _("Accepted as full payment, %(missing)s short: %(reason)s") % {"missing": missing, "reason": reason},
+    )
     payments_received.send(Payment, received=[(payment, payment.totals())])
-    return Closed(f"Accepted as full payment, {missing} short. The order goes on.")
+    return Closed(_("Accepted as full payment, %(missing)s short. The order goes on.") % {"missing": missing})
 
 
 @transaction.atomic
@@ -285,8 +308,8 @@ def wait(pk: int, actor: str, reason: str) -> Closed:
     if item.state == ReviewItem.State.CLOSED:
         return _meanwhile(item)
     _check(why_not_wait(item))
-    bookings.finish(item, actor, " ".join(filter(None, ("Waiting for the rest.", reason.strip()))))
-    return Closed("The order goes on waiting for the rest.")
+    bookings.finish(item, actor, " ".join(filter(None, (_("Waiting for the rest."), reason.strip()))))
+    return Closed(_("The order goes on waiting for the rest."))
 
 
 @transaction.atomic
@@ -307,7 +330,7 @@ def pay_back(
     that lacks a part, what has come goes back.
     """
     if not reason.strip():
-        raise ReviewRefused("Say why the money is paid back.")
+        raise ReviewRefused(_("Say why the money is paid back."))
     item = _locked_with_payment(pk)
     if item.state == ReviewItem.State.CLOSED:
         return _meanwhile(item)
@@ -331,35 +354,55 @@ def pay_back(
     except RefundRefused as error:
         raise ReviewRefused(str(error), error.field) from error
     if booking.direction != BankTransaction.Direction.CREDIT:
-        raise ReviewRefused("This money went out of the account; there is nothing to pay back.")
+        raise ReviewRefused(_("This money went out of the account; there is nothing to pay back."))
     if payee is None and item.reason != Reason.REFUND_FAILED:  # that account did not work
         payee = bookings.payer(booking)
-    what = f"Pay back {money} of the {money_of(item)} in review{transfers.to_whom(payee)}."
+    what = _("Pay back %(money)s of the %(there)s in review%(to)s.") % {
+        "money": money,
+        "there": money_of(item),
+        "to": transfers.to_whom(payee),
+    }
     _demand(item, "pay-back", money, what, reason)
     key = bookings.move(booking, money.amount, IN_REVIEW, Place(Purpose.REFUNDED), actor, reason)
     try:
         transfer = transfers.pay_back(money, key, actor, payment=item.payment, payee=payee)
     except transfers.TransferRefused as error:
         raise ReviewRefused(str(error)) from error
-    bookings.lessen(item, money.amount, actor, f"{money} are paid back by {transfer}: {reason}")
-    missing = "" if transfer.payee_iban else " Its account is missing: enter it with the transfer."
-    return Closed(f"{money} are among the transfers to be sent ({transfer}).{missing}")
+    bookings.lessen(
+        item,
+        money.amount,
+        actor,
+        _("%(money)s are paid back by %(transfer)s: %(reason)s")
+        % {"money": money, "transfer": transfer, "reason": reason},
+    )
+    missing = "" if transfer.payee_iban else _("Its account is missing: enter it with the transfer.")
+    told = _("%(money)s are among the transfers to be sent (%(transfer)s).") % {
+        "money": money,
+        "transfer": transfer,
+    }
+    return Closed(" ".join(filter(None, (told, missing))))
 
 
 @transaction.atomic
 def discard(pk: int, actor: str, reason: str, *, seen: int | None = None) -> Closed:
     """The money is none of the shop's orders' business, and stays."""
     if not reason.strip():
-        raise ReviewRefused("Say why the money belongs to no order.")
+        raise ReviewRefused(_("Say why the money belongs to no order."))
     item = _locked(pk)
     if item.state == ReviewItem.State.CLOSED:
         return _meanwhile(item)
     booking = _money_to_move(item, seen)
     amount = item.amount or 0
-    _demand(item, "discard", money_of(item), f"Discard {money_of(item)}: they belong to no order.", reason)
+    _demand(
+        item,
+        "discard",
+        money_of(item),
+        _("Discard %(money)s: they belong to no order.") % {"money": money_of(item)},
+        reason,
+    )
     bookings.move(booking, amount, IN_REVIEW, Place(Purpose.DISCARDED), actor, reason)
-    bookings.finish(item, actor, f"Discarded: {reason}")
-    return Closed(f"{Money(amount, booking.currency)} are discarded.")
+    bookings.finish(item, actor, _("Discarded: %(reason)s") % {"reason": reason})
+    return Closed(_("%(money)s are discarded.") % {"money": Money(amount, booking.currency)})
 
 
 # --- pieces ----------------------------------------------------------------------------------------------
@@ -405,7 +448,8 @@ def _money_to_move(item: ReviewItem, seen: int | None) -> BankTransaction:
     if seen is not None and seen != item.amount:
         last = item.transaction.allocations.order_by("-id").values_list("actor", flat=True).first()
         raise ReviewRefused(
-            f"It was processed in the meantime by {last}: {money_of(item)} are left of it. Look at it again."
+            _("It was processed in the meantime by %(name)s: %(money)s are left of it. Look at it again.")
+            % {"name": last, "money": money_of(item)}
         )
     return item.transaction
 
@@ -416,7 +460,8 @@ def _within(item: ReviewItem, amount: int | None) -> int:
         return left
     if not 0 < amount <= left:
         raise ReviewRefused(
-            f"{Money(amount, item.currency)} are not within the {money_of(item)} that are in review.",
+            _("%(money)s are not within the %(there)s that are in review.")
+            % {"money": Money(amount, item.currency), "there": money_of(item)},
             "amount",
         )
     return amount
@@ -433,30 +478,53 @@ def _payable(payments: Standings, share: Share, booking: BankTransaction) -> Sta
     number = _merchant_reference(share)
     standing = payments.find(number, creditor_reference(*parsed) if parsed else "")
     if standing is None:
-        raise ReviewRefused(f"No payment by bank transfer is known for {share.reference}.")
+        raise ReviewRefused(
+            _("No payment by bank transfer is known for %(reference)s.") % {"reference": share.reference}
+        )
     payment = standing.payment
     if not standing.by_bank:
-        raise ReviewRefused(f"The {standing.order} is to be paid by {payment.gateway}, not by bank transfer.")
+        raise ReviewRefused(
+            _("The order %(number)s is to be paid by %(gateway)s, not by bank transfer.")
+            % {"number": standing.payment.merchant_reference, "gateway": payment.gateway}
+        )
     if payment.currency != booking.currency:
         raise ReviewRefused(
-            f"The {standing.order} is to be paid in {payment.currency}; this is {booking.currency}."
+            _("The order %(number)s is to be paid in %(currency)s; this is %(other)s.")
+            % {
+                "number": standing.payment.merchant_reference,
+                "currency": payment.currency,
+                "other": booking.currency,
+            }
         )
     if not payment.is_open:
-        raise ReviewRefused(f"The {standing.order} has ended; it takes no money any more.")
+        raise ReviewRefused(
+            _("The order %(number)s has ended; it takes no money any more.")
+            % {"number": standing.payment.merchant_reference}
+        )
     if standing.missing <= 0:
-        raise ReviewRefused(f"The {standing.order} is paid already.")
+        raise ReviewRefused(
+            _("The order %(number)s is paid already.") % {"number": standing.payment.merchant_reference}
+        )
     return standing
 
 
 def _check_share(share: Share, standing: Standing, amount: int, left: int) -> None:
     money = Money(amount, standing.payment.currency)
     if amount <= 0:
-        raise ReviewRefused(f"There is nothing left for {share.reference}.")
+        raise ReviewRefused(_("There is nothing left for %(reference)s.") % {"reference": share.reference})
     if amount > left:
-        raise ReviewRefused(f"{money} for {share.reference} are more than what is left to assign.")
+        raise ReviewRefused(
+            _("%(money)s for %(reference)s are more than what is left to assign.")
+            % {"money": money, "reference": share.reference}
+        )
     if amount > standing.missing:
         raise ReviewRefused(
-            f"The {standing.order} lacks {Money(standing.missing, money.currency)}; {money} are too much."
+            _("The order %(number)s lacks %(missing)s; %(money)s are too much.")
+            % {
+                "number": standing.payment.merchant_reference,
+                "missing": Money(standing.missing, money.currency),
+                "money": money,
+            }
         )
 
 

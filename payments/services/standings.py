@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from django.db.models.expressions import RawSQL
+from django.utils.translation import gettext as _
 
 from payments import ledger
 from payments.gateways.base import EventType
@@ -42,16 +43,12 @@ class Standing:
         return Money(self.payment.expected(self.totals), self.payment.currency)
 
     @property
-    def order(self) -> str:
-        return f"order {self.payment.merchant_reference}"
-
-    @property
     def shortage(self) -> str:
         """What a person is told while a part is missing."""
         missing = Money(self.missing, self.payment.currency)
-        return (
-            f"{missing} of the {self.expected} for the {self.order} are missing. It goes on waiting for them."
-        )
+        return _(
+            "%(missing)s of the %(expected)s for the order %(number)s are missing. It goes on waiting for them."
+        ) % {"missing": missing, "expected": self.expected, "number": self.payment.merchant_reference}
 
     def receive(self, booking: BankTransaction, amount: int) -> None:
         """`amount` of the booking is for this payment."""

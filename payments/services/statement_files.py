@@ -19,6 +19,8 @@ from django.db import InterfaceError, OperationalError, connection, transaction
 from django.db.models import Case, F, IntegerField, QuerySet, When
 from django.db.models.functions import Greatest
 from django.utils import timezone
+from django.utils.formats import number_format
+from django.utils.translation import gettext as _
 
 from payments.models import StatementFile, StatementFilePart
 from payments.services.importing import Progress, Report, import_file
@@ -122,7 +124,7 @@ def import_again(file: StatementFile) -> StatementFile:
     """Queue a file whose import has failed. Raises `NotFailed`."""
     failed = StatementFile.objects.filter(pk=file.pk, state=State.FAILED)
     if not failed.update(state=State.QUEUED, attempts=0, error="", finished_at=None):
-        raise NotFailed("It has not failed, or somebody else has just queued it again.")
+        raise NotFailed(_("It has not failed, or somebody else has just queued it again."))
     _wake()
     file.refresh_from_db()
     return file
@@ -155,8 +157,11 @@ def import_next(progress: Progress | None = None) -> StatementFile | None:
             if file.attempts >= ATTEMPTS:
                 _fail(
                     file,
-                    f"{file.name}: its import was broken off {ATTEMPTS} times without getting any further. "
-                    f"{_KEPT}",
+                    _(
+                        "%(name)s: its import was broken off %(attempts)s times without getting any further. "
+                        "%(kept)s"
+                    )
+                    % {"name": file.name, "attempts": ATTEMPTS, "kept": _kept()},
                 )
             else:
                 try:
@@ -186,10 +191,11 @@ def import_now(name: str, content: BinaryIO, received_from: str, progress: Progr
         return _import(file, progress)
 
 
-_KEPT = (
-    "The file is kept and nothing is lost: tell whoever runs the shop (the worker's log says more), then import it "
-    "again."
-)
+def _kept() -> str:
+    return _(
+        "The file is kept and nothing is lost: tell whoever runs the shop (the worker's log says more), then import "
+        "it again."
+    )
 
 
 def _unfinished() -> QuerySet[StatementFile]:
@@ -228,8 +234,8 @@ def _import(file: StatementFile, progress: Progress | None) -> Report:
         log.error("Statement file %d could not be imported: %s\n%s", file.pk, type(error).__name__, where)
         _fail(
             file,
-            f"{file.name}: the shop could not import it because of a fault of its own ({type(error).__name__}). "
-            f"{_KEPT}",
+            _("%(name)s: the shop could not import it because of a fault of its own (%(error)s). %(kept)s")
+            % {"name": file.name, "error": type(error).__name__, "kept": _kept()},
         )
         raise
     rows.update(state=State.IMPORTED, finished_at=timezone.now())
@@ -251,18 +257,21 @@ def outlook(file: StatementFile) -> str:
     at_work = taken([_turn(pk) for pk in (*before, file.pk)])
     if file.state == State.QUEUED:
         if not at_work and timezone.now() - file.received_at > LONG:
-            return (
-                "No worker has taken it up so far. The file is stored, and is imported as soon as one runs "
-                "(manage.py runworker)."
+            return _(
+                "No worker has taken it up so far. The file is stored, and is imported as soon as one "
+                "runs (manage.py runworker)."
             )
         if before:
-            return f"It waits for the worker; files before it: {len(before)}."
-        return "It waits for the worker."
+            return _("It waits for the worker; files before it: %s.") % len(before)
+        return _("It waits for the worker.")
     if _turn(file.pk) not in at_work:
-        return "The worker that had it is gone. The next one goes on where it stopped."
+        return _("The worker that had it is gone. The next one goes on where it stopped.")
     if file.state == State.READING:
-        return "It is being read. Nothing is written before all of it is understood."
-    return f"{file.done:,} of {file.total:,} transactions are imported."
+        return _("It is being read. Nothing is written before all of it is understood.")
+    return _("%(done)s of %(total)s transactions are imported.") % {
+        "done": number_format(file.done, force_grouping=True),
+        "total": number_format(file.total, force_grouping=True),
+    }
 
 
 def summary(file: StatementFile) -> str:

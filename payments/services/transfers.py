@@ -15,6 +15,7 @@ from datetime import UTC, date, datetime, time
 from django.db import transaction
 from django.db.models import Sum
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from payments.banking.account import NAME_LENGTH, AccountInvalid, grouped, our_account, valid_iban
 from payments.banking.pain001 import Credit, FileInvalid, pain001
@@ -99,10 +100,13 @@ def pay_back(
     earlier = OutgoingTransfer.objects.filter(idempotency_key=idempotency_key).first()
     if earlier is not None:
         if earlier.money != money:
-            raise TransferRefused(f"{earlier.money} were asked for under this key before, not {money}.")
+            raise TransferRefused(
+                _("%(earlier)s were asked for under this key before, not %(money)s.")
+                % {"earlier": earlier.money, "money": money}
+            )
         return earlier
     if money.amount <= 0:
-        raise TransferRefused("There is nothing to pay back.")
+        raise TransferRefused(_("There is nothing to pay back."))
     if payee is None and payment is not None:
         payee = payee_of(payment)
     number = payment.merchant_reference if payment else ""
@@ -195,7 +199,14 @@ def to_whom(payee: Payee | None) -> str:
     """For a sentence: where the money goes, if that is not back to whoever sent it."""
     if payee is None:
         return ""
-    return f" to {payee.name or 'an account'}{f', {grouped(payee.iban)}' if payee.iban else ' that is to be asked for'}"
+    if payee.iban:
+        return _(" to %(name)s, %(iban)s") % {
+            "name": payee.name or _("an account"),
+            "iban": grouped(payee.iban),
+        }
+    if payee.name:
+        return _(" to %s, whose account is to be asked for") % payee.name
+    return _(" to an account that is to be asked for")
 
 
 # --- the payee's account ---------------------------------------------------------------------------------
@@ -205,14 +216,14 @@ def payee_typed(name: str, iban: str) -> Payee:
     """The payee that somebody has entered. Raises `TransferRefused`, with the field that is wrong."""
     name = " ".join(name.split())
     if not name or len(name) > NAME_LENGTH:
-        raise TransferRefused(f"The payee's name has 1 to {NAME_LENGTH} characters.", "name")
+        raise TransferRefused(_("The payee's name has 1 to %s characters.") % NAME_LENGTH, "name")
     try:
         iban = valid_iban(iban)
         ours = our_account().iban
     except AccountInvalid as error:
         raise TransferRefused(str(error), "iban") from error
     if iban == ours:
-        raise TransferRefused("That is the shop's own account.", "iban")
+        raise TransferRefused(_("That is the shop's own account."), "iban")
     return Payee(name, iban)
 
 
@@ -221,7 +232,10 @@ def set_account(transfer: OutgoingTransfer, name: str, iban: str, actor: str) ->
     """Enter the payee, or correct it, as long as the transfer is in no file. Raises `TransferRefused`."""
     row = OutgoingTransfer.objects.select_for_update().get(pk=transfer.pk)
     if row.state not in (State.NEEDS_ACCOUNT, State.READY):
-        raise TransferRefused(f"{row} is {row.get_state_display()}: its account stays as it is.")
+        raise TransferRefused(
+            _("%(transfer)s is %(state)s: its account stays as it is.")
+            % {"transfer": row, "state": row.get_state_display()}
+        )
     payee = payee_typed(name, iban)
     row.payee_name, row.payee_iban, row.account_set_by, row.state = (
         payee.name, payee.iban, actor, State.READY
@@ -239,9 +253,12 @@ def make_batch(transfers: Iterable[OutgoingTransfer], actor: str) -> TransferBat
     asked = {transfer.pk for transfer in transfers}
     rows = list(OutgoingTransfer.objects.select_for_update().filter(pk__in=asked).order_by("pk"))
     if not rows:
-        raise TransferRefused("Choose the transfers that the file is to hold.")
+        raise TransferRefused(_("Choose the transfers that the file is to hold."))
     if len(rows) > MOST_IN_A_FILE:
-        raise TransferRefused(f"A file holds at most {MOST_IN_A_FILE} transfers; {len(rows)} were chosen.")
+        raise TransferRefused(
+            _("A file holds at most %(most)s transfers; %(number)s were chosen.")
+            % {"most": MOST_IN_A_FILE, "number": len(rows)}
+        )
     if problems := [problem for row in rows if (problem := why_not_export(row))]:
         raise TransferRefused(" ".join(problems))
     credits = [
@@ -262,16 +279,23 @@ def make_batch(transfers: Iterable[OutgoingTransfer], actor: str) -> TransferBat
 def why_not_export(row: OutgoingTransfer) -> str:
     """Why a transfer can be in no file now; empty if it can."""
     if row.state == State.NEEDS_ACCOUNT:
-        return f"{row} ({row.money}) has no account to go to: enter the payee's IBAN first."
+        return _("%(transfer)s (%(money)s) has no account to go to: enter the payee's IBAN first.") % {
+            "transfer": row,
+            "money": row.money,
+        }
     if row.state != State.READY:
-        return f"{row} is {row.get_state_display()} already."
+        return _("%(transfer)s is %(state)s already.") % {"transfer": row, "state": row.get_state_display()}
     if row.currency != "EUR":
-        return (
-            f"{row} is in {row.currency}, and a SEPA file holds euros only: send it by hand, with {row} as its "
-            "reference, so that the statement closes it."
-        )
+        return _(
+            "%(transfer)s is in %(currency)s, and a SEPA file holds euros only: send it by hand, with "
+            "%(transfer)s as its reference, so that the statement closes it."
+        ) % {"transfer": row, "currency": row.currency}
     if row.amount > MOST.amount:
-        return f"{row} is over {row.money}; a SEPA transfer carries at most {MOST}."
+        return _("%(transfer)s is over %(money)s; a SEPA transfer carries at most %(most)s.") % {
+            "transfer": row,
+            "money": row.money,
+            "most": MOST,
+        }
     try:
         valid_iban(row.payee_iban)
     except AccountInvalid as error:
@@ -284,7 +308,7 @@ def mark_sent(batch: TransferBatch, actor: str) -> TransferBatch:
     """Write down who handed the file to the bank. What was written first stays."""
     row = TransferBatch.objects.select_for_update().get(pk=batch.pk)
     if row.refused_at is not None:
-        raise TransferRefused("The bank has refused this file. Make a new one.")
+        raise TransferRefused(_("The bank has refused this file. Make a new one."))
     if row.sent_at is None:
         row.sent_at, row.sent_by = timezone.now(), actor
         row.save(update_fields=["sent_at", "sent_by"])
@@ -294,9 +318,11 @@ def mark_sent(batch: TransferBatch, actor: str) -> TransferBatch:
 def why_not_refused(batch: TransferBatch) -> str:
     """Why the bank cannot have refused this file; empty if it can."""
     if batch.refused_at is not None:
-        return "That is written down already."
+        return _("That is written down already.")
     done = list(batch.transfers.exclude(state=State.EXPORTED).order_by("pk")[:3])
-    return f"The bank has booked from this file: {', '.join(map(str, done))}. So it took it." if done else ""
+    if not done:
+        return ""
+    return _("The bank has booked from this file: %s. So it took it.") % ", ".join(map(str, done))
 
 
 @transaction.atomic
@@ -306,7 +332,7 @@ def mark_refused(batch: TransferBatch, actor: str, reason: str) -> TransferBatch
     Not for single transfers that came back; those are on the statement. Raises `TransferRefused`.
     """
     if not reason.strip():
-        raise TransferRefused("Say why the bank refused the file.")
+        raise TransferRefused(_("Say why the bank refused the file."))
     row = TransferBatch.objects.select_for_update().get(pk=batch.pk)
     if row.refused_at is not None:
         return row
@@ -340,7 +366,8 @@ def booked(end_to_end_id: str, bank_reference: str, money: Money, booked_on: dat
             Reason.AMBIGUOUS,
             row,
             money,
-            f"The bank booked {money} for our transfer {row}, which is over {row.money}.",
+            _("The bank booked %(money)s for our transfer %(transfer)s, which is over %(ours)s.")
+            % {"money": money, "transfer": row, "ours": row.money},
         )
         return row
     if row.booked_at is not None:
@@ -350,15 +377,18 @@ def booked(end_to_end_id: str, bank_reference: str, money: Money, booked_on: dat
                 Reason.DUPLICATE,
                 row,
                 money,
-                f"The bank booked our transfer {row} a second time ({bank_reference} after "
-                f"{row.bank_reference}). Was its file sent twice?",
+                _(
+                    "The bank booked our transfer %(transfer)s a second time (%(reference)s after "
+                    "%(earlier)s). Was its file sent twice?"
+                )
+                % {"transfer": row, "reference": bank_reference, "earlier": row.bank_reference},
             )
         return row
     row.booked_at, row.bank_reference = _start_of(booked_on), bank_reference[:120]
     if row.state != State.RETURNED:  # a return may be read before the booking that it undoes
         row.state = State.BOOKED
     row.save(update_fields=["booked_at", "bank_reference", "state"])
-    _record(row, EventType.REFUND, booked_on, bank_reference, "Booked by the bank")
+    _record(row, EventType.REFUND, booked_on, bank_reference, _("Booked by the bank"))
     return row
 
 
@@ -382,14 +412,19 @@ def returned(
     row.state, row.returned_at, row.return_reason = State.RETURNED, _start_of(day), reason[:140]
     row.save(update_fields=["state", "returned_at", "return_reason"])
     _record(row, EventType.REFUND_REVERSAL, day, bank_reference, reason)
-    fee = f" Only {money} of it arrived." if money is not None and money != row.money else ""
+    fee = _("Only %s of it arrived.") % money if money is not None and money != row.money else ""
+    came_back = _("Our transfer %(transfer)s to %(name)s came back: %(reason)s.") % {
+        "transfer": row,
+        "name": row.payee_name,
+        "reason": reason or _("no reason given"),
+    }
+    ask = _("Ask the customer for another account, and refund again.")
     _review(
         f"returned:{row}",
         Reason.REFUND_FAILED,
         row,
         row.money,
-        f"Our transfer {row} to {row.payee_name} came back: {reason or 'no reason given'}.{fee} Ask the customer "
-        "for another account, and refund again.",
+        " ".join(filter(None, (came_back, fee, ask))),
     )
     return row
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from django.db import DataError, IntegrityError, transaction
+from django.utils.translation import gettext as _
 
 from payments.gateways import gateway
 from payments.gateways.base import GatewayEvent, WebhookRejected
@@ -55,7 +56,7 @@ def take(delivery: WebhookDelivery) -> Taken:
     """
     news = delivery.news or _verified(delivery)
     if not news:
-        nothing = "Nothing in it is for us."
+        nothing = _("Nothing in it is for us.")
         if delivery.state != State.PROCESSED:
             delivery.processed(nothing)
         return Taken(nothing)
@@ -72,13 +73,15 @@ def take(delivery: WebhookDelivery) -> Taken:
         namesakes = WebhookDelivery.objects.filter(gateway=delivery.gateway, event_id=first.raw_id)
         if not namesakes.exclude(pk=delivery.pk).exists():
             raise
-        seen = f"Seen before as {first.raw_id}; nothing was done again."
+        seen = _("Seen before as %s; nothing was done again.") % first.raw_id
         if delivery.state != State.PROCESSED:
             delivery.processed(seen)
         return Taken(seen)
     except DataError as error:
         # Signed, but with an id, a text or a number that the books have no room for. The body is kept.
-        raise WebhookRejected(f"The webhook cannot be stored: {error}", "not_understood") from error
+        raise WebhookRejected(
+            _("The webhook cannot be stored: %(error)s") % {"error": error}, "not_understood"
+        ) from error
 
 
 def reject(delivery: WebhookDelivery, rejection: WebhookRejected) -> None:
@@ -135,12 +138,12 @@ def _payment(gateway_name: str, event: GatewayEvent) -> tuple[Payment | None, bo
 
 
 def _wait(delivery: WebhookDelivery, news: Sequence[GatewayEvent], state: str, opening: bool) -> Taken:
-    unknown = f"No payment here has the PSP reference {delivery.payment_reference} yet."
+    unknown = _("No payment here has the PSP reference %s yet.") % delivery.payment_reference
     if state == State.DISCARDED:
         return Taken(unknown)
     delivery.state, delivery.error = State.WAITING, unknown
     if strays.are_about_money(news) and not opening:
-        delivery.error = f"{unknown} A person has to decide: see the review list."
+        delivery.error = " ".join((unknown, _("A person has to decide: see the review list.")))
     delivery.save(update_fields=["state", "error"])
     if strays.are_about_money(news) and not opening:
         strays.review(delivery.gateway, delivery.payment_reference)
@@ -151,12 +154,17 @@ def _wait(delivery: WebhookDelivery, news: Sequence[GatewayEvent], state: str, o
 def _note(payment: Payment, news: Sequence[GatewayEvent], new: Sequence[PaymentEvent]) -> str:
     foreign = [event.money.currency for event in news if event.money.currency != payment.currency]
     if foreign:
-        return f"The payment is in {payment.currency}, this is in {foreign[0]}: not counted, but in the review list."
-    return "" if new else "Nothing new: it was in the books already."
+        return _(
+            "The payment is in %(currency)s, this is in %(other)s: not counted, but in the review list."
+        ) % {"currency": payment.currency, "other": foreign[0]}
+    return "" if new else _("Nothing new: it was in the books already.")
 
 
 def _told(payment: Payment, news: Sequence[GatewayEvent], new: Sequence[PaymentEvent]) -> str:
     if new:
-        said = ", ".join(f"{row.get_type_display()} {row.money} {row.outcome}" for row in new)
-        return f"In the books of {payment.merchant_reference} now: {said}."
+        said = ", ".join(f"{row.get_type_display()} {row.money} {row.get_outcome_display()}" for row in new)
+        return _("In the books of %(number)s now: %(said)s.") % {
+            "number": payment.merchant_reference,
+            "said": said,
+        }
     return _note(payment, news, new)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from datetime import date
 from typing import BinaryIO, NoReturn
 
+from django.utils.translation import gettext_noop
 from lxml import etree  # type: ignore[import-untyped]
 
 from payments.statements import details
@@ -235,9 +236,9 @@ def _not_booked(status: str) -> str:
     """Why an entry does not count (ISO 20022, external entry status code)."""
     return {
         "BOOK": OVER_NOTHING,
-        "PDNG": "It is pending: the bank has not booked it yet.",
-        "FUTR": "It lies in the future: the bank has not booked it yet.",
-        "INFO": "It is for information only: nothing was booked.",
+        "PDNG": gettext_noop("It is pending: the bank has not booked it yet."),
+        "FUTR": gettext_noop("It lies in the future: the bank has not booked it yet."),
+        "INFO": gettext_noop("It is for information only: nothing was booked."),
     }.get(status, f"Its status is {status or 'not BOOK'}: the bank has not booked it.")
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
 
+from django.utils.translation import gettext_noop
+
 from payments.statements.spool import Spool
 from shop.kernel.money import Money
 
@@ -83,7 +85,7 @@ class Transaction:
         return tuple(text for text in texts if text)
 
 
-OVER_NOTHING = "It is over nothing."
+OVER_NOTHING = gettext_noop("It is over nothing.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

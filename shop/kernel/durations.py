@@ -7,6 +7,9 @@ from datetime import timedelta
 
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.dateparse import parse_duration as parse_iso_duration
+from django.utils.formats import number_format
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 _SHORT = re.compile(
     r"(?:(?P<weeks>\d+)w)?(?:(?P<days>\d+)d)?(?:(?P<hours>\d+)h)?(?:(?P<minutes>\d+)m)?(?:(?P<seconds>\d+)s)?"
@@ -33,13 +36,17 @@ def in_words(duration: timedelta) -> str:
     """`14 d`, `1 h 30 min` or `2.5 s`; fractions of seconds only below a minute."""
     exact = duration.total_seconds()
     if exact < 60:
-        return f"{round(exact, 1):g} s"
-    parts, seconds = [], round(exact)
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
-        count, seconds = divmod(seconds, size)
-        if count:
-            parts.append(f"{count} {unit}")
-    return " ".join(parts)
+        return _("%s s") % number_format(f"{round(exact, 1):g}")
+    days, rest = divmod(round(exact), 86400)
+    hours, rest = divmod(rest, 3600)
+    minutes, seconds = divmod(rest, 60)
+    parts = (
+        ngettext("%d d", "%d d", days) % days if days else "",
+        _("%d h") % hours if hours else "",
+        _("%d min") % minutes if minutes else "",
+        _("%d s") % seconds if seconds else "",
+    )
+    return " ".join(filter(None, parts))
 
 
 def roughly(duration: timedelta) -> timedelta:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from babel.numbers import format_currency, get_currency_precision, list_currencies
+from django.conf import settings
+from django.utils.translation import get_language
 
 
 class CurrencyMismatch(ValueError):
@@ -56,9 +58,11 @@ class Money:
         """The amount in major units, with the currency's own number of decimals."""
         return Decimal(self.amount).scaleb(-decimals(self.currency))
 
-    def format(self, locale: str = "en") -> str:
-        """The amount as people in `locale` write it, such as `€12.50` or `12,50 €`."""
-        return format_currency(self.decimal, self.currency, locale=locale.replace("-", "_"))
+    def format(self) -> str:
+        """The amount as people of the active language write it, such as `€12.50` or `12,50 €`."""
+        # The practice provider runs without Django, and speaks English.
+        language = get_language() if settings.configured else None
+        return format_currency(self.decimal, self.currency, locale=(language or "en").replace("-", "_"))
 
     def __str__(self) -> str:
         return self.format()

@@ -21,6 +21,7 @@ from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from shop.kernel.models import ActRequest
 from shop.kernel.money import Money
@@ -50,8 +51,11 @@ class SecondPersonNeeded(Exception):
     def __init__(self, demand: Demand) -> None:
         limit = Money(settings.SECOND_PERSON_ABOVE, demand.money.currency)
         super().__init__(
-            f"{demand.money} are above {limit}: a second person has to approve it. Do it from its own page, not "
-            "together with others."
+            _(
+                "%(money)s are above %(limit)s: a second person has to approve it. Do it from its own page, not "
+                "together with others."
+            )
+            % {"money": demand.money, "limit": limit}
         )
         self.demand = demand
 
@@ -109,7 +113,7 @@ def demand(
     asked = (request.act, request.subject, request.money, request.standing)
     if asked != (wanted.act, wanted.subject, wanted.money, wanted.standing):
         raise _Moved(
-            f"It was processed in the meantime: now it would be “{what}”. It has to be asked for anew."
+            _("It was processed in the meantime: now it would be “%s”. It has to be asked for anew.") % what
         )
 
 
@@ -126,9 +130,9 @@ def for_user(requests: QuerySet[ActRequest], user: Any) -> QuerySet[ActRequest]:
 def why_not_decide(request: ActRequest, user: Any) -> str:
     """Why this person can neither approve nor decline it; empty if they can."""
     if request.asked_by_id == user.pk:
-        return "You have asked for it yourself: it takes another person."
+        return _("You have asked for it yourself: it takes another person.")
     if not user.has_perm(request.permission):
-        return "You may not do this yourself, so you cannot approve it either."
+        return _("You may not do this yourself, so you cannot approve it either.")
     return ""
 
 
@@ -170,10 +174,16 @@ def ask(
     if new:
         limit = Money(settings.SECOND_PERSON_ABOVE, demand.money.currency)
         return Decided(
-            f"Nothing is done yet: above {limit} a second person has to approve it. It is asked for: {demand.what}"
+            _(
+                "Nothing is done yet: above %(limit)s a second person has to approve it. It is asked for: %(what)s"
+            )
+            % {"limit": limit, "what": demand.what}
         )
-    who = "You have" if request.asked_by_id == user.pk else f"{request.asked_by.get_username()} has"
-    return Decided(f"{who} asked for it already: {request.what} It waits for a second person.", repeated=True)
+    if request.asked_by_id == user.pk:
+        told = _("You have asked for it already: %(what)s It waits for a second person.")
+    else:
+        told = _("%(who)s has asked for it already: %(what)s It waits for a second person.")
+    return Decided(told % {"who": request.asked_by.get_username(), "what": request.what}, repeated=True)
 
 
 # --- deciding --------------------------------------------------------------------------------------------
@@ -208,23 +218,23 @@ def approve(
             _decide(request, State.LAPSED, str(refusal), user)
         except _Meanwhile:
             return _before(_readable(pk, user), user)
-        raise NotApproved(f"{refusal} The request has lapsed; nothing was done.") from refusal
+        raise NotApproved(_("%s The request has lapsed; nothing was done.") % refusal) from refusal
 
 
 def decline(pk: int, user: Any, reason: str) -> Decided:
     """Say no, and why."""
     if not reason.strip():
-        raise NotApproved("Say why it is declined.")
-    return _turn_down(_readable(pk, user), user, reason.strip(), "It is declined. Nothing was done.")
+        raise NotApproved(_("Say why it is declined."))
+    return _turn_down(_readable(pk, user), user, reason.strip(), _("It is declined. Nothing was done."))
 
 
 def withdraw(pk: int, user: Any, reason: str) -> Decided:
     """Whoever has asked takes it back."""
     request = ActRequest.objects.select_related("asked_by").get(pk=pk)
     if request.asked_by_id != user.pk:
-        raise NotApproved("Only who has asked for it can withdraw it.")
-    told = " ".join(filter(None, ("Withdrawn.", reason.strip())))
-    return _turn_down(request, user, told, "It is withdrawn. Nothing was done.")
+        raise NotApproved(_("Only who has asked for it can withdraw it."))
+    told = " ".join(filter(None, (_("Withdrawn."), reason.strip())))
+    return _turn_down(request, user, told, _("It is withdrawn. Nothing was done."))
 
 
 def lapse(subjects: Iterable[str], why: str) -> None:
@@ -279,9 +289,9 @@ def _turn_down(request: ActRequest, user: Any, outcome: str, message: str) -> De
 
 
 def _before(request: ActRequest, user: Any) -> Decided:
-    who = request.decided_by.get_username() if request.decided_by else "the shop"
-    who = "you" if request.decided_by_id == user.pk else who
+    who = request.decided_by.get_username() if request.decided_by else _("the shop")
+    who = _("you") if request.decided_by_id == user.pk else who
+    told = {"who": who, "state": request.get_state_display(), "outcome": request.outcome}
     return Decided(
-        f"It was processed in the meantime by {who}: {request.get_state_display()}. {request.outcome}",
-        repeated=True,
+        _("It was processed in the meantime by %(who)s: %(state)s. %(outcome)s") % told, repeated=True
     )

@@ -83,6 +83,8 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
+                "verbose_name": "recovery code",
+                "verbose_name_plural": "recovery codes",
                 "default_permissions": (),
             },
         ),

@@ -10,6 +10,7 @@ from uuid import UUID
 from asgiref.sync import async_to_sync
 from django.db import transaction
 from django.utils import timezone
+from django.utils.translation import gettext as _
 from temporalio.client import Client
 
 from shop.kernel import temporal
@@ -41,16 +42,16 @@ def act(schedule: str, verb: str, actor: str, reason: str, key: UUID) -> Acted:
     The row is locked while Temporal answers (a few seconds at most), so of a double click the second waits for
     the first. After a problem the same key may be used again: Temporal heeds one request of a key too.
     """
-    asked, _created = ScheduleAct.objects.get_or_create(
+    asked, _new = ScheduleAct.objects.get_or_create(
         key=key, defaults={"schedule": schedule, "verb": verb, "actor": actor, "reason": reason}
     )
     if (asked.schedule, asked.verb) != (schedule, verb):
-        raise ScheduleProblem("This form was used for something else. Load the page again.")
+        raise ScheduleProblem(_("This form was used for something else. Load the page again."))
     problem: ScheduleProblem | None = None
     with transaction.atomic():
         row = ScheduleAct.objects.select_for_update().get(pk=asked.pk)
         if row.done_at is not None:
-            return Acted(f"Schedule {schedule}: {row.outcome}", repeated=True)
+            return Acted(_told(row), repeated=True)
         row.actor, row.reason = actor, reason
         try:
             row.outcome = async_to_sync(_VERBS[verb])(temporal.client(), schedule, row.note, str(key))
@@ -62,4 +63,8 @@ def act(schedule: str, verb: str, actor: str, reason: str, key: UUID) -> Acted:
         row.save(update_fields=["actor", "reason", "outcome", "done_at"])
     if problem is not None:
         raise problem
-    return Acted(f"Schedule {schedule}: {row.outcome}")
+    return Acted(_told(row))
+
+
+def _told(row: ScheduleAct) -> str:
+    return _("Schedule %(id)s: %(outcome)s") % {"id": row.schedule, "outcome": row.outcome}

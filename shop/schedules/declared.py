@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.db.migrations.recorder import MigrationRecorder
 from django.db.models import Q
 from django.utils import timezone
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 
 from orders.models import ReconcileRun
 from orders.workflows.hybrid import CHECK_ID
 from payments.models import BatchRun
 from shop.kernel.durations import in_words
+
+if TYPE_CHECKING:
+    from django_stubs_ext import StrOrPromise
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +33,7 @@ class Schedule:
     """
 
     id: str
-    does: str
+    does: StrOrPromise
     workflow: str
     queue: str
     argument: dict[str, Any]
@@ -50,7 +55,7 @@ class Schedule:
 
     @property
     def times(self) -> str:
-        return f"by “{self.cron}”" if self.cron else f"every {in_words(self.every)}"
+        return gettext("by “%s”") % self.cron if self.cron else gettext("every %s") % in_words(self.every)
 
     @property
     def missed_after(self) -> timedelta:
@@ -62,7 +67,9 @@ def ours() -> list[Schedule]:
     return [
         Schedule(
             id="hourly-payment-batch",
-            does="Asks each payment provider what has changed since the last time, and tells the orders that wait.",
+            does=_(
+                "Asks each payment provider what has changed since the last time, and tells the orders that wait."
+            ),
             workflow="BatchPaymentCheckWorkflow",
             queue="payment-checks",
             argument={"gateways": []},  # all
@@ -74,8 +81,10 @@ def ours() -> list[Schedule]:
         ),
         Schedule(
             id="hourly-bulk-fulfillment",
-            does="Checks the payments, and has orders that were taken in bulk fulfilled when they are paid, or rolled "
-            "back when their deadline has passed.",
+            does=_(
+                "Checks the payments, and has orders that were taken in bulk fulfilled when they are paid, or rolled "
+                "back when their deadline has passed."
+            ),
             workflow="HybridPaymentCheckWorkflow",
             queue="orders",
             argument={"gateways": []},
@@ -87,8 +96,10 @@ def ours() -> list[Schedule]:
         ),
         Schedule(
             id="daily-reconcile",
-            does="Sets money, stock, orders and messages against each other, the providers' lists and Temporal; mends "
-            "what is safe, and tells ops where money or stock disagrees.",
+            does=_(
+                "Sets money, stock, orders and messages against each other, the providers' lists and Temporal; mends "
+                "what is safe, and tells ops where money or stock disagrees."
+            ),
             workflow="ReconcileWorkflow",
             queue="orders",
             argument={"fix": True},

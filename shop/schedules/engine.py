@@ -14,6 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 from uuid import uuid4
 
 from django.conf import settings
+from django.utils.translation import gettext as _
 from temporalio.api.common.v1 import Memo
 from temporalio.api.schedule.v1 import Schedule as Made
 from temporalio.api.schedule.v1 import SchedulePatch
@@ -44,24 +45,32 @@ class TemporalAway(ScheduleProblem):
 
     def __init__(self) -> None:
         super().__init__(
-            f"Temporal does not answer at {settings.TEMPORAL_ADDRESS}. Nothing is lost: runs that are missed are "
-            "made up for when it is back. Check that it runs and that TEMPORAL_ADDRESS is right, then try again."
+            _(
+                "Temporal does not answer at %s. Nothing is lost: runs that are missed are made up for when it is "
+                "back. Check that it runs and that TEMPORAL_ADDRESS is right, then try again."
+            )
+            % settings.TEMPORAL_ADDRESS
         )
 
 
 class UnknownSchedule(ScheduleProblem):
     def __init__(self, schedule_id: str) -> None:
         super().__init__(
-            f"Temporal has no schedule “{schedule_id}”. A worker makes ours when it starts; "
-            "`manage.py schedules sync` makes them now."
+            _(
+                "Temporal has no schedule “%s”. A worker makes ours when it starts; `manage.py schedules sync` makes "
+                "them now."
+            )
+            % schedule_id
         )
 
 
 class ForeignSchedule(ScheduleProblem):
     def __init__(self, schedule_id: str) -> None:
         super().__init__(
-            f"The schedule “{schedule_id}” was not made by this shop, so it is left alone. "
-            "Use Temporal's own tools for it."
+            _(
+                "The schedule “%s” was not made by this shop, so it is left alone. Use Temporal's own tools for it."
+            )
+            % schedule_id
         )
 
 
@@ -92,8 +101,10 @@ def as_problem(error: RPCError) -> ScheduleProblem:
         case RPCStatusCode.UNAVAILABLE | RPCStatusCode.DEADLINE_EXCEEDED | RPCStatusCode.CANCELLED:
             return TemporalAway()
         case RPCStatusCode.UNAUTHENTICATED | RPCStatusCode.PERMISSION_DENIED:
-            return ScheduleProblem(f"Temporal refuses us; check TEMPORAL_API_KEY. It says: {error.message}")
-    return ScheduleProblem(f"Temporal refuses that: {error.message}")
+            return ScheduleProblem(
+                _("Temporal refuses us; check TEMPORAL_API_KEY. It says: %s") % error.message
+            )
+    return ScheduleProblem(_("Temporal refuses that: %s") % error.message)
 
 
 # --- the requests ----------------------------------------------------------------------------------------

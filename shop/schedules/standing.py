@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from django.utils.formats import number_format
+from django.utils.translation import gettext, gettext_noop
 from google.protobuf.timestamp_pb2 import Timestamp
 from temporalio.api.schedule.v1 import ScheduleActionResult
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError
@@ -23,6 +25,17 @@ RUNS = 5
 STEPS_AHEAD = 3
 
 Status = WorkflowExecutionStatus
+_STATES = (
+    gettext_noop("running"), gettext_noop("completed"), gettext_noop("failed"), gettext_noop("canceled"),
+    gettext_noop("terminated"), gettext_noop("timed out"), gettext_noop("gone"),
+)  # fmt: skip
+# What runs count.
+_RESULTS = (
+    gettext_noop("total checked"), gettext_noop("paid"), gettext_noop("pending"), gettext_noop("timeout"),
+    gettext_noop("provider calls"), gettext_noop("duration"), gettext_noop("unavailable"),
+    gettext_noop("fulfillment started"), gettext_noop("given up"), gettext_noop("unanswered"),
+    gettext_noop("check failed"), gettext_noop("found"), gettext_noop("mended"), gettext_noop("left out"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +55,7 @@ class Run:
 
     @property
     def words(self) -> str:
-        return self.state.replace("_", " ")
+        return gettext(self.state.replace("_", " "))
 
     @property
     def tone(self) -> str:
@@ -74,8 +87,8 @@ class Standing:
     def state(self) -> str:
         """In a word or two."""
         if not self.made:
-            return "not made yet"
-        return "paused" if self.paused else "active"
+            return gettext("not made yet")
+        return gettext("paused") if self.paused else gettext("active")
 
 
 @patient(PATIENCE_S)
@@ -132,13 +145,13 @@ def _in_words(result: Any) -> str:
     if not isinstance(result, dict):
         return "" if result is None else str(result)
     shown = {name: value for name, value in result.items() if value or isinstance(value, int | float)}
-    return ", ".join(f"{name.replace('_', ' ')} {_value(value)}" for name, value in shown.items())
+    return ", ".join(f"{gettext(name.replace('_', ' '))} {_value(value)}" for name, value in shown.items())
 
 
 def _value(value: Any) -> str:
     if isinstance(value, list):
-        return " and ".join(map(str, value))
-    return f"{value:.1f} s" if isinstance(value, float) else f"{value}"
+        return gettext(" and ").join(map(str, value))
+    return f"{number_format(f'{value:.1f}')} s" if isinstance(value, float) else f"{value}"
 
 
 def _at(moment: Timestamp) -> datetime:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from django.utils.translation import gettext, gettext_noop, pgettext
 from google.protobuf.duration_pb2 import Duration
 from temporalio.api.common.v1 import Payloads, WorkflowType
 from temporalio.api.enums.v1 import ScheduleOverlapPolicy
@@ -49,8 +50,8 @@ async def sync(client: Client) -> Synced:
     schedules = ours()
     for schedule in schedules:
         try:
-            if what := await _make_as_declared(client, schedule):
-                done.append(f"{schedule.id} {what}")
+            if told := await _make_as_declared(client, schedule, schedule.id):
+                done.append(told)
         except ScheduleProblem as problem:
             problems.append(str(problem))
         except RPCError as error:
@@ -59,7 +60,7 @@ async def sync(client: Client) -> Synced:
             problems.append(f"{schedule.id}: {refusal}")
     for schedule_id in await engine.list_ours(client) - {schedule.id for schedule in schedules}:
         if await engine.delete(client, schedule_id):
-            done.append(f"{schedule_id} was removed: it is no longer declared.")
+            done.append(gettext("%s was removed: it is no longer declared.") % schedule_id)
     return Synced(done, problems)
 
 
@@ -68,19 +69,19 @@ async def sync_one(client: Client, schedule_id: str, note: str, key: str) -> str
     """Make one schedule as declared; what came of it, in a sentence."""
     for schedule in ours():
         if schedule.id == schedule_id:
-            what = await _make_as_declared(client, schedule)
-            return f"It {what}" if what else "It is as declared; nothing was to do."
-    raise ScheduleProblem(f"We have no schedule “{schedule_id}”.")
+            told = await _make_as_declared(client, schedule, pgettext("schedule", "It"))
+            return told or gettext("It is as declared; nothing was to do.")
+    raise ScheduleProblem(gettext("We have no schedule “%s”.") % schedule_id)
 
 
 async def differences(client: Client, schedule: Schedule, found: Made) -> list[str]:
-    """In what the engine's schedule is other than declared: what `sync` would change."""
+    """In what the engine's schedule is other than declared, in words: what `sync` would change."""
     return await _different(client, found, await _as_declared(client, schedule))
 
 
 async def _different(client: Client, found: Made, wanted: Made) -> list[str]:
     there, here = await _facts(client, found), await _facts(client, wanted)
-    return sorted(name for name in here if here[name] != there[name])
+    return sorted(gettext(name) for name in here if here[name] != there[name])
 
 
 async def sync_in_the_end(client: Client) -> None:
@@ -92,7 +93,7 @@ async def sync_in_the_end(client: Client) -> None:
             synced = Synced([], [str(problem)])
         except Exception:
             log.exception("The schedules could not be brought up to date")
-            synced = Synced([], ["Something is wrong with the shop itself."])
+            synced = Synced([], [gettext("Something is wrong with the shop itself.")])
         for sentence in synced.done:
             log.info("Schedule %s", sentence)
         if not synced.problems:
@@ -102,8 +103,8 @@ async def sync_in_the_end(client: Client) -> None:
         await asyncio.sleep(TRY_AGAIN_S)
 
 
-async def _make_as_declared(client: Client, schedule: Schedule) -> str:
-    """What was done, for “It …”; empty if nothing was to do."""
+async def _make_as_declared(client: Client, schedule: Schedule, called: str) -> str:
+    """What was done, in a sentence that calls it so; empty if nothing was to do."""
     wanted = await _as_declared(client, schedule)
     changed: set[str] = set()
     for _ in range(ATTEMPTS):
@@ -111,16 +112,18 @@ async def _make_as_declared(client: Client, schedule: Schedule) -> str:
             found = await engine.describe(client, schedule.id)
         except UnknownSchedule:
             if await engine.create(client, schedule.id, wanted):
-                return f"was made: it runs {schedule.times}."
+                told = {"what": called, "times": schedule.times}
+                return gettext("%(what)s was made: it runs %(times)s.") % told
             continue
         differs = await _different(client, found.schedule, wanted)
         if not differs:
-            return f"was changed: {', '.join(sorted(changed))}." if changed else ""
+            told = {"what": called, "changed": ", ".join(sorted(changed))}
+            return gettext("%(what)s was changed: %(changed)s.") % told if changed else ""
         changed.update(differs)
         # The state as found: with the token, the update is void if somebody has changed it in the meantime.
         wanted.state.CopyFrom(found.schedule.state)
         await engine.update(client, schedule.id, wanted, found.conflict_token)
-    raise ScheduleProblem(f"{schedule.id} is changed by others all the time. Try again later.")
+    raise ScheduleProblem(gettext("%s is changed by others all the time. Try again later.") % schedule.id)
 
 
 async def _as_declared(client: Client, schedule: Schedule) -> Made:
@@ -154,13 +157,13 @@ async def _facts(client: Client, made: Made) -> dict[str, Any]:
     for made_of_cron in ("structured_calendar", "cron_string", "timezone_name"):
         spec.ClearField(made_of_cron)
     return {
-        "times": (crons, spec),
-        "workflow": (start.workflow_id, start.workflow_type.name, start.task_queue.name),
-        "argument": await _decrypted(client, start.input),
+        gettext_noop("times"): (crons, spec),
+        gettext_noop("workflow"): (start.workflow_id, start.workflow_type.name, start.task_queue.name),
+        gettext_noop("argument"): await _decrypted(client, start.input),
         # Else it would need a key for ever that has long been replaced by another.
-        "encryption": [payload.metadata.get(KEY_NAME) for payload in start.input.payloads],
-        "limit": start.workflow_execution_timeout,
-        "policies": made.policies,
+        gettext_noop("encryption"): [payload.metadata.get(KEY_NAME) for payload in start.input.payloads],
+        gettext_noop("limit"): start.workflow_execution_timeout,
+        gettext_noop("policies"): made.policies,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.utils.translation import gettext as _
 from temporalio.api.schedule.v1 import SchedulePatch, TriggerImmediatelyRequest
 from temporalio.client import Client
 
@@ -17,17 +18,17 @@ async def pause(client: Client, schedule_id: str, note: str, key: str) -> str:
     """No more runs by itself; what came of it, in a sentence. `key` tells a repeated call from a new one."""
     state = (await engine.describe(client, schedule_id)).schedule.state
     if state.paused:
-        return f"It was paused already ({state.notes})." if state.notes else "It was paused already."
+        return _("It was paused already (%s).") % state.notes if state.notes else _("It was paused already.")
     await engine.patch(client, schedule_id, SchedulePatch(pause=note), key)
-    return "It is paused."
+    return _("It is paused.")
 
 
 @patient(PATIENCE_S)
 async def resume(client: Client, schedule_id: str, note: str, key: str) -> str:
     if not (await engine.describe(client, schedule_id)).schedule.state.paused:
-        return "It was not paused."
+        return _("It was not paused.")
     await engine.patch(client, schedule_id, SchedulePatch(unpause=note), key)
-    return "It runs again."
+    return _("It runs again.")
 
 
 @patient(PATIENCE_S)
@@ -40,8 +41,8 @@ async def trigger(client: Client, schedule_id: str, note: str, key: str) -> str:
     now = SchedulePatch(trigger_immediately=TriggerImmediatelyRequest())
     await engine.patch(client, schedule_id, now, key)
     if info.running_workflows:
-        return "A run is under way; one more follows when it ends."
-    return "A run starts now."
+        return _("A run is under way; one more follows when it ends.")
+    return _("A run starts now.")
 
 
 @patient(PATIENCE_S)
@@ -49,8 +50,8 @@ async def delete(client: Client, schedule_id: str, note: str, key: str) -> str:
     try:
         await engine.describe(client, schedule_id)
     except UnknownSchedule:
-        return "It was not there any more."
+        return _("It was not there any more.")
     await engine.delete(client, schedule_id)
     if any(schedule.id == schedule_id for schedule in ours()):
-        return "It is deleted. The next worker that starts makes it again; to stop it for good, pause it."
-    return "It is deleted."
+        return _("It is deleted. The next worker that starts makes it again; to stop it for good, pause it.")
+    return _("It is deleted.")

@@ -15,9 +15,10 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.db import connection
-from django.test import Client
+from django.test import Client, RequestFactory
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
+from django.utils.translation import gettext, gettext_lazy, override
 from pytest_django import DjangoDbBlocker
 from pytest_django.fixtures import Settings
 
@@ -394,7 +395,8 @@ def test_a_file_is_read_while_it_is_sent(years: None, admin: Client, monkeypatch
         read += 1
         return str(order.number)
 
-    chunks = exporting._csv((exporting.Column("number", counted), number), Order.objects.order_by("pk"))
+    columns = (exporting.Column("number", counted), number)
+    chunks = exporting._csv(columns, Order.objects.order_by("pk"), "en")
     next(chunks)
     assert read == 0
     next(chunks)
@@ -404,6 +406,20 @@ def test_a_file_is_read_while_it_is_sent(years: None, admin: Client, monkeypatch
     assert read == 600
     sent = [query for query in captured.captured_queries if "SAVEPOINT" not in query["sql"]]
     assert not sent  # all of it comes by one cursor
+
+
+def test_a_file_is_in_the_language_of_who_asked_for_it_whoever_sends_it(years: None) -> None:
+    columns = (
+        exporting.Column(gettext_lazy("Order"), lambda order: order.number),
+        exporting.Column("in words", lambda order: gettext("order")),
+    )
+    rows, request = Order.objects.order_by("pk"), RequestFactory().get(ORDERS)
+    with override("de"):
+        answer = exporting.response(request, "csv", "Rückläufer", columns, rows)
+    assert answer["Content-Disposition"].startswith("attachment; filename*=utf-8''R%C3%BCckl%C3%A4ufer-")
+    heading, first, *_others = answer.getvalue().decode("utf-8-sig").splitlines()
+    assert heading == "Bestellung,in words"
+    assert first.endswith(",Bestellung")
 
 
 def test_under_asgi_a_reader_who_leaves_leaves_nothing_open() -> None:

@@ -7,6 +7,7 @@ from functools import partial
 
 from django.db.models import QuerySet
 from django.utils import timezone
+from django.utils.translation import gettext_noop
 
 from orders.models import Order
 from orders.services.reconciling.finding import LONG, Finding, Look, Weight
@@ -31,10 +32,10 @@ def outgoing(look: Look) -> Iterator[Finding]:
             message.message_id,
             f"“{message.name}” for {message.workflow_id} has waited since "
             f"{message.created_at:%Y-%m-%d %H:%M} UTC.{error}",
-            "Look whether a worker runs (it delivers), and whether Temporal answers.",
+            gettext_noop("Look whether a worker runs (it delivers), and whether Temporal answers."),
             Weight.WORK,
             Order.number_in(message.workflow_id),
-            remedy="it is delivered",
+            remedy=gettext_noop("it is delivered"),
             mend=partial(_deliver, look, message.pk),
         )
 
@@ -61,7 +62,7 @@ def webhooks(look: Look) -> Iterator[Finding]:
         yield _left(
             webhook,
             f"A webhook of {webhook.gateway} tells of payment {webhook.payment_reference}, which is not in our books.",
-            "it is processed again, or in review",
+            gettext_noop("it is processed again, or in review"),
             number,
         )
     stuck = WebhookDelivery.objects.filter(state=WebhookDelivery.State.RECEIVED, received_at__lt=old)
@@ -69,7 +70,7 @@ def webhooks(look: Look) -> Iterator[Finding]:
         yield _left(
             webhook,
             f"A webhook of {webhook.gateway} was stored and never processed.",
-            "it is processed again",
+            gettext_noop("it is processed again"),
         )
 
 
@@ -77,7 +78,7 @@ def _left(webhook: WebhookDelivery, sentence: str, remedy: str, number: str = ""
     return Finding(
         f"webhook {webhook.pk}",
         sentence,
-        "Have it processed again.",
+        gettext_noop("Have it processed again."),
         order_number=number,
         remedy=remedy,
         mend=partial(reprocessing.settle, webhook.pk, "reconcile"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from django.db.models import Exists, OuterRef
+from django.utils.translation import gettext_noop
 
 from orders.models import DeadLetter, Order, Saga
 from orders.services.reconciling.finding import Finding, Look
@@ -36,8 +37,10 @@ def orders(look: Look) -> Iterator[Finding]:
                 yield Finding(
                     saga.order.number,
                     sentence,
-                    "See the timeline of the order and its payment at the provider; then refund, capture or void "
-                    "there what is wrong.",
+                    gettext_noop(
+                        "See the timeline of the order and its payment at the provider; then refund, capture or void "
+                        "there what is wrong."
+                    ),
                     order_number=saga.order.number,
                     payment=saga.payment_id,
                 )
@@ -61,7 +64,7 @@ def _difference(saga: Saga) -> str:
         return f"{Money(-totals.kept, currency)} more were given back than were captured."
     still_held = totals.authorized and not (totals.voided or totals.captured or totals.declined)
     if not completed and still_held:
-        return "The order is cancelled, but its authorization is still open."
+        return gettext_noop("The order is cancelled, but its authorization is still open.")
     return ""
 
 
@@ -73,6 +76,8 @@ def statements(look: Look) -> Iterator[Finding]:
         yield Finding(
             difference.about,
             difference.sentence,
-            "See the statement line and what it was matched to. The books of the bank mend nothing by themselves.",
+            gettext_noop(
+                "See the statement line and what it was matched to. The books of the bank mend nothing by themselves."
+            ),
             order_number=number if known else "",
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
+from django.utils.translation import gettext_noop
+
 from orders.models import Difference
 from orders.services.reconciling.finding import Check, Finding, Kind, Look
 from payments.services import comparing
@@ -35,7 +37,7 @@ def _compared(name: str, look: Look) -> Iterator[Finding]:
             mismatch.sentence,
             ""
             if mismatch.can_take
-            else "See the payment in the provider's own screens, and have them explain it.",
+            else gettext_noop("See the payment in the provider's own screens, and have them explain it."),
             order_number=mismatch.merchant_reference,
             payment=mismatch.payment.pk if mismatch.payment else None,
             remedy=_remedy(mismatch),
@@ -46,4 +48,8 @@ def _compared(name: str, look: Look) -> Iterator[Finding]:
 def _remedy(mismatch: comparing.Mismatch) -> str:
     if not mismatch.can_take:
         return ""
-    return "what the provider says is taken over" if mismatch.payment else "it is put in review"
+    return (
+        gettext_noop("what the provider says is taken over")
+        if mismatch.payment
+        else gettext_noop("it is put in review")
+    )

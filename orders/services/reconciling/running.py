@@ -16,6 +16,7 @@ from typing import Any
 from django.db.models import Value
 from django.db.models.functions import Greatest
 from django.utils import timezone
+from django.utils.translation import gettext_noop
 from temporalio.service import RPCError
 
 from orders.models import Difference, Order, ReconcileRun
@@ -42,15 +43,15 @@ class Stopped(Exception):
 def checks() -> list[Check]:
     """All of them; those that cost least first."""
     return [
-        Check("stock", Kind.STOCK, stock.reservations),
-        Check("shipments", Kind.SHIPMENT, stock.shipments),
-        Check("orders and their money", Kind.MONEY, money.orders),
-        Check("bank statements", Kind.STATEMENT, money.statements),
-        Check("webhooks", Kind.WEBHOOK, messages.webhooks),
-        Check("outbox", Kind.OUTBOX, messages.outgoing),
-        Check("orders and sagas", Kind.ORDER, sagas.orders),
-        Check("sagas and Temporal", Kind.SAGA, sagas.in_temporal),
-        Check("refunds and Temporal", Kind.REFUND, sagas.refunds),
+        Check(gettext_noop("stock"), Kind.STOCK, stock.reservations),
+        Check(gettext_noop("shipments"), Kind.SHIPMENT, stock.shipments),
+        Check(gettext_noop("orders and their money"), Kind.MONEY, money.orders),
+        Check(gettext_noop("bank statements"), Kind.STATEMENT, money.statements),
+        Check(gettext_noop("webhooks"), Kind.WEBHOOK, messages.webhooks),
+        Check(gettext_noop("outbox"), Kind.OUTBOX, messages.outgoing),
+        Check(gettext_noop("orders and sagas"), Kind.ORDER, sagas.orders),
+        Check(gettext_noop("sagas and Temporal"), Kind.SAGA, sagas.in_temporal),
+        Check(gettext_noop("refunds and Temporal"), Kind.REFUND, sagas.refunds),
         *provider.checks(),
     ]
 

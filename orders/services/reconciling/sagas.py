@@ -12,6 +12,7 @@ from typing import Any
 from django.conf import settings
 from django.db.models import Exists, F, OuterRef, Subquery
 from django.utils import timezone
+from django.utils.translation import gettext_noop
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -36,8 +37,8 @@ def orders(look: Look) -> Iterator[Finding]:
         if settings.AUTO_START_SAGAS or order.in_bulk:
             yield Finding(
                 order.number,
-                "It was placed and has no saga: nobody carries it out.",
-                "Start it or cancel it on its page.",
+                gettext_noop("It was placed and has no saga: nobody carries it out."),
+                gettext_noop("Start it or cancel it on its page."),
                 Weight.WORK,
                 order.number,
             )
@@ -48,7 +49,7 @@ def orders(look: Look) -> Iterator[Finding]:
         yield Finding(
             order.number,
             f"The order is {order.get_status_display()}, but its saga is {Saga.Status(order.come_to).label}.",
-            "Look at its timeline; a developer has to find out which is right.",
+            gettext_noop("Look at its timeline; a developer has to find out which is right."),
             Weight.MONEY,
             order.number,
         )
@@ -70,10 +71,10 @@ def _half_taken(look: Look) -> Iterator[Finding]:
         yield Finding(
             saga.order.number,
             sentence,
-            "Import its file again, or have it rolled back.",
+            gettext_noop("Import its file again, or have it rolled back."),
             Weight.STOCK,
             saga.order.number,
-            remedy="what was taken is rolled back",
+            remedy=gettext_noop("what was taken is rolled back"),
             mend=partial(roll_back_orphan, saga.pk, sentence, "half-taken"),
         )
 
@@ -108,10 +109,12 @@ def _orphan(saga: Saga, fate: Fate) -> Finding:
     return Finding(
         saga.order.number,
         sentence,
-        "Have it rolled back: what it has reserved, authorized, captured and shipped is undone.",
+        gettext_noop(
+            "Have it rolled back: what it has reserved, authorized, captured and shipped is undone."
+        ),
         order_number=saga.order.number,
         payment=saga.payment_id,
-        remedy="its rollback starts",
+        remedy=gettext_noop("its rollback starts"),
         mend=partial(roll_back_orphan, saga.pk, sentence, fate.run or _deleted(saga.order.workflow_id)),
     )
 
@@ -137,10 +140,10 @@ def refunds(look: Look) -> Iterator[Finding]:
                 yield Finding(
                     request.psp_reference,
                     f"The workflow of its refund of {request.money} {fate.words} before the provider has answered.",
-                    "Have it asked for again.",
+                    gettext_noop("Have it asked for again."),
                     order_number=number,
                     payment=request.payment_id,
-                    remedy="it is asked for again under the same key",
+                    remedy=gettext_noop("it is asked for again under the same key"),
                     mend=partial(refunding.start_again, request.psp_reference),
                 )
             elif not fate.gone and request.recorded_at < timezone.now() - LONG:
@@ -148,7 +151,7 @@ def refunds(look: Look) -> Iterator[Finding]:
                     request.psp_reference,
                     f"Its refund of {request.money} was asked for on {request.recorded_at:%Y-%m-%d %H:%M} UTC, and is "
                     "still being tried.",
-                    "Look whether a worker runs, and what its workflow says in Temporal.",
+                    gettext_noop("Look whether a worker runs, and what its workflow says in Temporal."),
                     order_number=number,
                     payment=request.payment_id,
                 )

@@ -6,13 +6,16 @@ from collections.abc import Iterator
 
 from django.db.models import Exists, F, OuterRef, Q, Sum
 from django.db.models.functions import Coalesce
+from django.utils.translation import gettext_noop
 
 from orders.models import DeadLetter, Product, Reservation, Saga, Shipment
 from orders.services.reconciling.finding import Finding, Look, Weight
 from orders.workflows.types import Step
 
 State = Reservation.State
-COUNT = "Count the shelf, then have a developer find out where the pieces went; no button changes it."
+COUNT = gettext_noop(
+    "Count the shelf, then have a developer find out where the pieces went; no button changes it."
+)
 
 
 def reservations(look: Look) -> Iterator[Finding]:
@@ -52,19 +55,19 @@ def shipments(look: Look) -> Iterator[Finding]:
     rules = (
         (
             Saga.objects.filter(Exists(consumed), ~Exists(sent)),
-            "Its pieces have left the shelf, but there is no parcel that was not called back.",
+            gettext_noop("Its pieces have left the shelf, but there is no parcel that was not called back."),
         ),
         (
             settled.filter(Exists(sent), Exists(on_shelf)),
-            "Its parcel is on its way, but not all of its pieces have left the shelf.",
+            gettext_noop("Its parcel is on its way, but not all of its pieces have left the shelf."),
         ),
         (
             Saga.objects.filter(~Exists(sent), status=Saga.Status.COMPLETED),
-            "The order is completed, but no parcel is on its way.",
+            gettext_noop("The order is completed, but no parcel is on its way."),
         ),
         (
             Saga.objects.filter(Exists(sent), ~Exists(by_hand), status=Saga.Status.CANCELLED),
-            "The order is cancelled, but its parcel was not called back.",
+            gettext_noop("The order is cancelled, but its parcel was not called back."),
         ),
     )
     for sagas, sentence in rules:
@@ -72,7 +75,7 @@ def shipments(look: Look) -> Iterator[Finding]:
             yield Finding(
                 number,
                 sentence,
-                "Ask the carrier where the parcel is, and count the shelf.",
+                gettext_noop("Ask the carrier where the parcel is, and count the shelf."),
                 Weight.STOCK,
                 number,
             )

@@ -31,6 +31,8 @@ from shop.kernel.money import Money
 from shop.kernel.second_person import SecondPersonNeeded
 
 if TYPE_CHECKING:
+    from django_stubs_ext import StrOrPromise
+
     _Admin = admin.ModelAdmin[Any]
 else:
     _Admin = object
@@ -66,10 +68,10 @@ class Act:
     """One thing that staff may do. `follows` says what comes of it, below the form's heading."""
 
     slug: ClassVar[str]  # in addresses, and the name in the list's menu
-    label: ClassVar[str]
+    label: ClassVar[StrOrPromise]
     permission: ClassVar[str]
     form: ClassVar[type[ActForm]] = ActForm
-    follows: ClassVar[str] = ""
+    follows: ClassVar[StrOrPromise] = ""
     dangerous: ClassVar[bool] = False
     on_list: ClassVar[bool] = True
     may_take_two: ClassVar[bool] = False  # above an amount its service demands a second person
@@ -125,7 +127,7 @@ class Row:
 class Button:
     """An act on an object's own page; with `why_not` it is shown greyed, and says why."""
 
-    label: str
+    label: StrOrPromise
     url: str
     why_not: str
     dangerous: bool

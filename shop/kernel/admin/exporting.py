@@ -21,6 +21,9 @@ from django.db import connection, connections, transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, StreamingHttpResponse
 from django.utils import timezone
+from django.utils.formats import number_format
+from django.utils.http import content_disposition_header
+from django.utils.translation import get_language, override
 from django.utils.translation import gettext as _
 
 if TYPE_CHECKING:
@@ -59,24 +62,27 @@ def response(
     """All rows as a download. Raises `TooMany`."""
     if kind == "xlsx":
         if rows.order_by()[: MOST_IN_XLSX + 1].count() > MOST_IN_XLSX:
-            raise TooMany(_("More than %s rows: take CSV, or narrow the list first.") % f"{MOST_IN_XLSX:,}")
-        chunks = _in_pieces(_workbook(columns, rows))
+            most = number_format(MOST_IN_XLSX, force_grouping=True)
+            raise TooMany(_("More than %s rows: take CSV, or narrow the list first.") % most)
+        chunks = _in_pieces(_workbook(columns, rows, get_language()))
     else:
-        chunks = _csv(columns, rows)
+        chunks = _csv(columns, rows, get_language())
     content: Any = _for_asgi(chunks) if isinstance(request, ASGIRequest) else chunks
     headers = {
-        "Content-Disposition": f'attachment; filename="{name}-{timezone.now():%Y-%m-%d}.{kind}"',
+        "Content-Disposition": content_disposition_header(True, f"{name}-{timezone.now():%Y-%m-%d}.{kind}"),
         "Cache-Control": "no-store",
     }
     return StreamingHttpResponse(content, content_type=KINDS[kind], headers=headers)
 
 
-def _read(columns: tuple[Column, ...], rows: Rows) -> Iterator[list[Value]]:
+def _read(columns: tuple[Column, ...], rows: Rows, language: str | None) -> Iterator[list[Value]]:
     with transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute(f"SET LOCAL idle_in_transaction_session_timeout = '{PATIENCE}'")
         for row in rows.iterator(chunk_size=AT_A_TIME):
-            yield [column.value(row) for column in columns]
+            with override(language):  # the thread that reads on has none of its own
+                values = [column.value(row) for column in columns]
+            yield values
 
 
 # --- CSV -------------------------------------------------------------------------------------------------
@@ -89,12 +95,14 @@ class _Line:
         return line
 
 
-def _csv(columns: tuple[Column, ...], rows: Rows) -> Iterator[bytes]:
+def _csv(columns: tuple[Column, ...], rows: Rows, language: str | None) -> Iterator[bytes]:
     writer = csv.writer(_Line())
+    with override(language):
+        titles = [str(column.title) for column in columns]
     # The mark tells Excel that it is UTF-8.
-    yield f"\ufeff{writer.writerow([str(column.title) for column in columns])}".encode()
+    yield f"\ufeff{writer.writerow(titles)}".encode()
     lines: list[str] = []
-    for values in _read(columns, rows):
+    for values in _read(columns, rows, language):
         lines.append(writer.writerow([_plain(value) for value in values]))
         if len(lines) == 500:
             yield "".join(lines).encode()
@@ -116,7 +124,7 @@ def _plain(value: Value) -> str:
 # --- XLSX ------------------------------------------------------------------------------------------------
 
 
-def _workbook(columns: tuple[Column, ...], rows: Rows) -> IO[bytes]:
+def _workbook(columns: tuple[Column, ...], rows: Rows, language: str | None) -> IO[bytes]:
     import xlsxwriter
 
     file = tempfile.TemporaryFile()  # noqa: SIM115 - closed once it is sent
@@ -130,7 +138,7 @@ def _workbook(columns: tuple[Column, ...], rows: Rows) -> IO[bytes]:
     for place, column in enumerate(columns):
         sheet.write_string(0, place, str(column.title), heading)
     number = 0
-    for number, values in enumerate(_read(columns, rows), 1):
+    for number, values in enumerate(_read(columns, rows, language), 1):
         for place, value in enumerate(values):
             if isinstance(value, str):
                 sheet.write_string(number, place, value[:LONGEST_CELL])  # never a formula, never a link

@@ -20,6 +20,7 @@ from django.db import connection
 from django.db.models import Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.urls import URLPattern, path
+from django.utils.formats import number_format
 from django.utils.functional import cached_property
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
@@ -234,7 +235,8 @@ def _counts(several: list[Rows]) -> tuple[int, ...]:
 
 
 def _capped(count: int) -> str:
-    return f"{MOST_ON_A_TAB:,}+" if count > MOST_ON_A_TAB else f"{count:,}"
+    shown = number_format(min(count, MOST_ON_A_TAB), force_grouping=True)
+    return f"{shown}+" if count > MOST_ON_A_TAB else shown
 
 
 def each_word(field: str, term: str) -> Q:

@@ -12,6 +12,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from shop.kernel import second_person
@@ -45,17 +46,25 @@ class Decision(Act):
     refusals = (NotApproved,)
 
     def why_not(self, subject: ActRequest) -> str:
-        return "" if subject.is_open else f"It is {subject.get_state_display()}. {subject.outcome}"
+        if subject.is_open:
+            return ""
+        told = {"state": subject.get_state_display(), "outcome": subject.outcome}
+        return gettext("It is %(state)s. %(outcome)s") % told
 
     def will(self, subject: ActRequest) -> str:
-        return f"{subject.asked_by.get_username()} asks: {subject.what} Reason: {subject.reason or '–'}"
+        asked = {
+            "who": subject.asked_by.get_username(),
+            "what": subject.what,
+            "reason": subject.reason or "–",
+        }
+        return gettext("%(who)s asks: %(what)s Reason: %(reason)s") % asked
 
 
 class Approve(Decision):
     slug = "approve"
-    label = "Approve"
+    label = _("Approve")
     dangerous = True
-    follows = (
+    follows = _(
         "It is done at once, as it was asked for, in both names. If it is not as it was then, nothing is done, and the "
         "request lapses."
     )
@@ -70,10 +79,12 @@ class Approve(Decision):
 
         def carry_out(request: ActRequest, actors: str) -> Any:
             if not (request.asked_by.is_active and request.asked_by.has_perm(act.permission)):
-                raise _NoLongerPossible(f"{request.asked_by.get_username()} may not do this any more.")
+                raise _NoLongerPossible(
+                    gettext("%s may not do this any more.") % request.asked_by.get_username()
+                )
             target = page.subject(request.object_id)
             if target is None:
-                raise _NoLongerPossible("What it is about is gone.")
+                raise _NoLongerPossible(gettext("What it is about is gone."))
             form = act.form(request.data, subjects=[target], user=user)
             if not form.is_valid():
                 raise _NoLongerPossible(" ".join(map(str, _flat(form.errors))))
@@ -84,7 +95,7 @@ class Approve(Decision):
 
 class Decline(Decision):
     slug = "decline"
-    label = "Decline"
+    label = _("Decline")
     form = ReasonForm
 
     def do(self, subject: ActRequest, data: dict[str, Any], actor: str, seen: str) -> Decided:
@@ -97,7 +108,7 @@ class WithdrawForm(DecisionForm):
 
 class Withdraw(Decision):
     slug = "withdraw"
-    label = "Withdraw"
+    label = _("Withdraw")
     form = WithdrawForm
 
     def do(self, subject: ActRequest, data: dict[str, Any], actor: str, seen: str) -> Decided:
@@ -108,7 +119,7 @@ def why_not_any_more(request: ActRequest) -> str:
     """Why what was asked for is not possible now; empty if it is."""
     page = page_of(request.page)
     target = page.subject(request.object_id)
-    return "What it is about is gone." if target is None else page.act(request.slug).why_not(target)
+    return gettext("What it is about is gone.") if target is None else page.act(request.slug).why_not(target)
 
 
 def _flat(errors: Any) -> list[str]:

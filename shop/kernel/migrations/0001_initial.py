@@ -29,25 +29,36 @@ class Migration(migrations.Migration):
                         auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
                     ),
                 ),
-                ("message_id", models.CharField(max_length=200, unique=True)),
-                ("workflow_id", models.CharField(max_length=200)),
+                ("message_id", models.CharField(max_length=200, unique=True, verbose_name="message id")),
+                ("workflow_id", models.CharField(max_length=200, verbose_name="workflow id")),
                 (
                     "kind",
                     models.CharField(
-                        choices=[("start", "start workflow"), ("signal", "signal")], max_length=10
+                        choices=[("start", "start workflow"), ("signal", "signal")],
+                        max_length=10,
+                        verbose_name="kind",
                     ),
                 ),
-                ("name", models.CharField(help_text="Workflow type or signal name.", max_length=100)),
+                (
+                    "name",
+                    models.CharField(
+                        help_text="Workflow type or signal name.", max_length=100, verbose_name="name"
+                    ),
+                ),
                 (
                     "payload",
                     models.JSONField(
-                        default=dict, help_text="The one argument: ids, amounts and codes only."
+                        default=dict,
+                        help_text="The one argument: ids, amounts and codes only.",
+                        verbose_name="payload",
                     ),
                 ),
                 (
                     "options",
                     models.JSONField(
-                        default=dict, help_text="Start options: task queue, timeout, summary, stage."
+                        default=dict,
+                        help_text="Start options: task queue, timeout, summary, stage.",
+                        verbose_name="options",
                     ),
                 ),
                 (
@@ -60,13 +71,14 @@ class Migration(migrations.Migration):
                         ],
                         default="queued",
                         max_length=15,
+                        verbose_name="state",
                     ),
                 ),
-                ("attempts", models.PositiveIntegerField(default=0)),
-                ("available_at", models.DateTimeField(auto_now_add=True)),
-                ("last_error", models.TextField(blank=True, default="")),
-                ("created_at", models.DateTimeField(auto_now_add=True)),
-                ("delivered_at", models.DateTimeField(blank=True, null=True)),
+                ("attempts", models.PositiveIntegerField(default=0, verbose_name="attempts")),
+                ("available_at", models.DateTimeField(auto_now_add=True, verbose_name="available at")),
+                ("last_error", models.TextField(blank=True, default="", verbose_name="last error")),
+                ("created_at", models.DateTimeField(auto_now_add=True, verbose_name="created at")),
+                ("delivered_at", models.DateTimeField(blank=True, null=True, verbose_name="delivered at")),
             ],
             options={
                 "verbose_name": "outbox message",

@@ -25,20 +25,22 @@ class OutboxMessage(models.Model):
         DELIVERED = "delivered", _("delivered")
         UNDELIVERABLE = "undeliverable", _("undeliverable")
 
-    message_id = models.CharField(max_length=200, unique=True)
-    workflow_id = models.CharField(max_length=200)
-    kind = models.CharField(max_length=10, choices=Kind)
-    name = models.CharField(max_length=100, help_text=_("Workflow type or signal name."))
-    payload = models.JSONField(default=dict, help_text=_("The one argument: ids, amounts and codes only."))
-    options = models.JSONField(
-        default=dict, help_text=_("Start options: task queue, timeout, summary, stage.")
+    message_id = models.CharField(_("message id"), max_length=200, unique=True)
+    workflow_id = models.CharField(_("workflow id"), max_length=200)
+    kind = models.CharField(_("kind"), max_length=10, choices=Kind)
+    name = models.CharField(_("name"), max_length=100, help_text=_("Workflow type or signal name."))
+    payload = models.JSONField(
+        _("payload"), default=dict, help_text=_("The one argument: ids, amounts and codes only.")
     )
-    state = models.CharField(max_length=15, choices=State, default=State.QUEUED)
-    attempts = models.PositiveIntegerField(default=0)
-    available_at = models.DateTimeField(auto_now_add=True)
-    last_error = models.TextField(blank=True, default="")
-    created_at = models.DateTimeField(auto_now_add=True)
-    delivered_at = models.DateTimeField(null=True, blank=True)
+    options = models.JSONField(
+        _("options"), default=dict, help_text=_("Start options: task queue, timeout, summary, stage.")
+    )
+    state = models.CharField(_("state"), max_length=15, choices=State, default=State.QUEUED)
+    attempts = models.PositiveIntegerField(_("attempts"), default=0)
+    available_at = models.DateTimeField(_("available at"), auto_now_add=True)
+    last_error = models.TextField(_("last error"), blank=True, default="")
+    created_at = models.DateTimeField(_("created at"), auto_now_add=True)
+    delivered_at = models.DateTimeField(_("delivered at"), null=True, blank=True)
 
     class Meta:
         verbose_name = _("outbox message")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from django import template
-from django.utils.translation import get_language
 
 from shop.kernel.money import Money
 
@@ -13,4 +12,4 @@ register = template.Library()
 @register.filter
 def money(amount: int | None, currency: str) -> str:
     """The formatted amount; empty for None."""
-    return "" if amount is None else Money(amount, currency).format(get_language() or "en")
+    return "" if amount is None else Money(amount, currency).format()

@@ -7,6 +7,7 @@ from decimal import Decimal
 
 from django import template
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext
 
 from shop.kernel.admin.labels import label
 from shop.kernel.durations import in_words, roughly
@@ -23,8 +24,9 @@ def vk_label(state: str, words: str) -> SafeString:
 
 @register.filter
 def underscored(name: str) -> str:
-    """`payment_hold` as people read it."""
-    return name.replace("_", " ")
+    """`payment_hold` as people read it, in their language if that name is known."""
+    words = name.replace("_", " ")
+    return gettext(words) if words else ""
 
 
 @register.filter

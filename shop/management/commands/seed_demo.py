@@ -34,11 +34,11 @@ PRODUCTS = [
     ("KETTLE", "Kettle with thermometer", 8950, 3),
 ]
 PEOPLE = [
-    ("Ada Lovelace", "ada@example.com", "Torstraße 1", "10119", "Berlin"),
-    ("Jürgen Groß", "juergen@example.com", "Am Wall 7", "28195", "Bremen"),
-    ("Zoë Müller", "zoe@example.com", "Lange Reihe 22", "20099", "Hamburg"),
-    ("Emil Noether", "emil@example.com", "Bismarckstraße 5", "91054", "Erlangen"),
-    ("Konrad Zuse", "konrad@example.com", "Lindenallee 13", "36088", "Hünfeld"),
+    ("Ada Lovelace", "ada@example.com", "Torstraße 1", "10119", "Berlin", "en"),
+    ("Jürgen Groß", "juergen@example.com", "Am Wall 7", "28195", "Bremen", "de"),
+    ("Zoë Müller", "zoe@example.com", "Lange Reihe 22", "20099", "Hamburg", "en"),
+    ("Emil Noether", "emil@example.com", "Bismarckstraße 5", "91054", "Erlangen", "en"),
+    ("Konrad Zuse", "konrad@example.com", "Lindenallee 13", "36088", "Hünfeld", "de"),
 ]
 
 
@@ -139,7 +139,7 @@ class Command(BaseCommand):
         payment_method: str = "sandbox",
         **changes: Any,
     ) -> Order:
-        name, email, street, postal_code, city = PEOPLE[person]
+        name, email, street, postal_code, city, language = PEOPLE[person]
         draft = OrderDraft(
             customer_name=name,
             customer_email=email,
@@ -148,6 +148,7 @@ class Command(BaseCommand):
             currency="EUR",
             payment_method=payment_method,
             shipping_cost=490,
+            language=language,
             **changes,
         )
         order, new = place_order(draft, "demo", idempotency_key=f"demo/{key}")

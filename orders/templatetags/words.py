@@ -1,0 +1,11 @@
+"""`{{ order.carrier|named }}` and `{{ letter.error|said }}`: codes and stored sentences as people read them."""
+
+from __future__ import annotations
+
+from django import template
+
+from orders.words import named, said
+
+register = template.Library()
+register.filter(named)
+register.filter(said)
