@@ -45,6 +45,12 @@ _NAMES = {
     "requested": _("requested"),
     "succeeded": _("succeeded"),
     "failed": _("failed"),
+    # from whom the books have it
+    "call": _("call"),
+    "check": _("check"),
+    "webhook": _("webhook"),
+    "statement": _("statement"),
+    "staff": _("staff"),
     # ways to pay and to ship
     "bank_transfer": _("bank transfer"),
     "sandbox": _("sandbox"),
@@ -52,13 +58,37 @@ _NAMES = {
     "practice": _("practice"),
 }
 
-# Those of the workflows, which know no Django.
-_REASONS = (gettext_noop("No payment arrived before the deadline"), gettext_noop("Cancelled in Temporal"))
+# Who acts where nobody does. All others are people's names, and stay as they are.
+_ACTORS = {
+    "saga": _("saga"),
+    "reconciler": _("reconciliation"),
+    "reconcile": _("reconciliation"),
+    "schedule": _("schedule"),
+    "outbox": _("outbox"),
+    "shop": _("shop"),
+}
+# What is stored by those who know no Django, or put together from a code.
+_STORED = (
+    gettext_noop("No payment arrived before the deadline"),
+    gettext_noop("Cancelled in Temporal"),
+    gettext_noop("The authorization is declined at the provider."),
+    gettext_noop("The authorization is expired at the provider."),
+    gettext_noop("Nothing was captured: authorized at the provider."),
+    gettext_noop("Nothing was captured: paid at the provider."),
+    gettext_noop("Nothing was captured: voided at the provider."),
+    gettext_noop("Nothing was captured: declined at the provider."),
+    gettext_noop("Nothing was captured: expired at the provider."),
+)
 
 
 def named(code: str) -> str:
     """A code in words; one that has none here as it is, without its underscores."""
     return str(_NAMES.get(code) or code.replace("_", " "))
+
+
+def by(actor: str) -> str:
+    """Who did it: a person's name, or a part of the program in words."""
+    return str(_ACTORS.get(actor) or actor)
 
 
 def said(sentence: str) -> str:
