@@ -80,6 +80,6 @@ class GatewayStateAdmin(ActingAdmin, LookOnlyAdmin):
     def state_label(self, gateway: GatewayState) -> SafeString:
         return label(gateway.state, str(_STATES[gateway.state]))
 
-    @admin.display(description=_("what is wrong"), empty_value="–")
-    def said(self, gateway: GatewayState) -> str | None:
-        return gateway.sentence or None
+    @admin.display(description=_("what is wrong"))
+    def said(self, gateway: GatewayState) -> str:
+        return gateway.sentence or "–"
