@@ -54,9 +54,13 @@ class AskNow(Act):
 
 class IncidentInline(LookOnlyInline):
     model = GatewayIncident
-    fields = ("at", "kind", "actor", "detail")
+    fields = ("at", "kind_shown", "actor", "detail")
     readonly_fields = fields
     ordering = ("-id",)
+
+    @admin.display(description=_("incident"))
+    def kind_shown(self, incident: GatewayIncident) -> str:
+        return incident.get_kind_display()
 
     def get_queryset(self, request: HttpRequest) -> Any:
         newest = GatewayIncident.objects.order_by("-id").values("pk")[:SHOWN]
