@@ -1,4 +1,4 @@
-"""What is stored as a code or as a fixed English sentence, as people read it: in the language of who looks.
+"""Codes, moments and fixed English sentences as people read them: in the language of who looks.
 
 The worker writes its sentences down in English, whoever will read them. Those that are always the same are marked with
 `gettext_noop` where they stand, and `said` finds their translation.
@@ -6,6 +6,9 @@ The worker writes its sentences down in English, whoever will read them. Those t
 
 from __future__ import annotations
 
+from datetime import UTC, date, datetime
+
+from django.utils.formats import date_format
 from django.utils.translation import gettext, gettext_noop
 from django.utils.translation import gettext_lazy as _
 
@@ -61,3 +64,13 @@ def named(code: str) -> str:
 def said(sentence: str) -> str:
     """A sentence as it was stored, translated if it is one that the program always says the same."""
     return gettext(sentence) if sentence else ""
+
+
+def moment(at: datetime) -> str:
+    """Such as `2026-12-07 14:00 UTC`."""
+    return f"{date_format(at.astimezone(UTC), 'SHORT_DATETIME_FORMAT')} UTC"
+
+
+def day(on: date) -> str:
+    """Such as `2026-12-07`."""
+    return date_format(on, "SHORT_DATE_FORMAT")

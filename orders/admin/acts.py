@@ -15,6 +15,7 @@ from django.utils.translation import gettext_lazy as _
 from orders.admin.personal_data import EraseCustomer
 from orders.models import Order, Saga
 from orders.services import lifecycle, monitoring, tracking
+from orders.words import moment
 from payments.admin import refund_acts
 from payments.models import Payment
 from payments.services.refunding import RefundAsked, RefundRefused
@@ -228,14 +229,14 @@ class Extend(OrderAct):
         assert saga.deadline is not None
         latest = lifecycle.latest_deadline(subject, saga)
         lapses = saga.payment.authorized_until if saga.payment else None
-        possible = gettext(
-            "The deadline is {deadline:%Y-%m-%d %H:%M} UTC now; {latest:%Y-%m-%d %H:%M} UTC is the latest possible."
-        ).format(deadline=saga.deadline, latest=latest)
+        possible = gettext("The deadline is {deadline} now; {latest} is the latest possible.").format(
+            deadline=moment(saga.deadline), latest=moment(latest)
+        )
         if lapses is None or lapses >= latest:
             return possible
-        renewal = gettext(
-            "Its authorization lasts until {lapses:%Y-%m-%d %H:%M} UTC and has to be renewed for that."
-        ).format(lapses=lapses)
+        renewal = gettext("Its authorization lasts until {lapses} and has to be renewed for that.").format(
+            lapses=moment(lapses)
+        )
         return f"{possible} {renewal}"
 
     def do(self, subject: Order, data: dict[str, Any], actor: str, seen: str) -> lifecycle.Acted:

@@ -17,7 +17,7 @@ from django.utils.translation import gettext_lazy as _
 from orders.models import Difference, ReconcileRun
 from orders.services.lifecycle import Acted, ActionRefused
 from orders.services.reconciling import fixing
-from orders.words import said
+from orders.words import moment, said
 from shop.kernel.admin.acting import Act, ActingAdmin
 from shop.kernel.admin.labels import label
 from shop.kernel.admin.readonly import LookOnlyAdmin
@@ -124,7 +124,7 @@ class DifferenceAdmin(ActingAdmin, LookOnlyAdmin):
 
     @admin.display(description=_("mended"))
     def mended(self, row: Difference) -> str:
-        return f"{row.mended_at:%Y-%m-%d %H:%M} UTC, {row.mended_by}" if row.mended_at else NONE
+        return f"{moment(row.mended_at)}, {row.mended_by}" if row.mended_at else NONE
 
 
 @admin.register(ReconcileRun)

@@ -16,6 +16,7 @@ from django.utils.translation import gettext_lazy as _
 from orders.models import Order
 from orders.services import personal_data
 from orders.services.personal_data import Erased, ErasureRefused
+from orders.words import day
 from shop.kernel.admin.acting import Act, ActForm
 from shop.kernel.admin.readonly import LookOnlyAdmin
 from shop.kernel.forms import ReasonField
@@ -61,7 +62,7 @@ class EraseCustomer(Act):
                     "wait",
                     gettext("kept"),
                     gettext("{order} until {until}: bookings have to be kept.").format(
-                        order=kept.number, until=kept.until
+                        order=kept.number, until=day(kept.until)
                     ),
                 )
                 for kept in found.kept

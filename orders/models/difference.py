@@ -11,6 +11,8 @@ from django.utils import timezone
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
+from orders.words import moment
+
 
 class ReconcileRun(models.Model):
     """One comparison of all books, known by its `key`. `left_out`: why, by the name of the check, in a sentence."""
@@ -34,7 +36,7 @@ class ReconcileRun(models.Model):
         ordering: ClassVar = ["-id"]
 
     def __str__(self) -> str:
-        return f"{self.started_at:%Y-%m-%d %H:%M} UTC"
+        return moment(self.started_at)
 
     @property
     def state(self) -> str:

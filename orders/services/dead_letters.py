@@ -23,6 +23,7 @@ from orders.models.dead_letter import kind_of
 from orders.services import alerting, ending
 from orders.services.audit import lock_saga
 from orders.services.lifecycle import Acted, ActionRefused
+from orders.words import moment
 from orders.workflows.types import TASK_QUEUE, Alert, FailedUndo, MailInput, RetryInput, Step
 from payments.gateways import gateway
 from payments.gateways.base import GatewayMisconfigured
@@ -288,7 +289,7 @@ def hand_over(pk: int, actor: str, to: str, text: str, *, key: str, seen: int | 
 def snooze(pk: int, actor: str, until: datetime, text: str, *, key: str, seen: int | None = None) -> Acted:
     """Take it off the queue until then; it comes back by itself."""
     letter, _saga = _locked(pk)
-    message = _("It comes back on {until:%Y-%m-%d %H:%M} UTC.").format(until=until)
+    message = _("It comes back on {until}.").format(until=moment(until))
     if _done_before(letter, key):
         return Acted(message, repeated=True)
     now = timezone.now()
@@ -361,7 +362,7 @@ def _refuse_if_changed(letter: DeadLetter, seen: int | None) -> None:
 
 def _by_whom(letter: DeadLetter) -> str:
     last = letter.acts.last()
-    return f" {last.actor}: {last.get_verb_display()}, {last.at:%Y-%m-%d %H:%M} UTC." if last else ""
+    return f" {last.actor}: {last.get_verb_display()}, {moment(last.at)}." if last else ""
 
 
 def subject_of(pk: int) -> str:

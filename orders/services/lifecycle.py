@@ -20,6 +20,7 @@ from orders.models import Order, OrderEvent, PaidInBulk, Saga, Shipment
 from orders.services import authorizations
 from orders.services.audit import lock_saga
 from orders.services.status import move_order, subject_of
+from orders.words import moment
 from orders.workflows.policies import MAX_EXTENSION, execution_timeout
 from orders.workflows.types import TASK_QUEUE, CancelOrder, ConfirmPayment, ExtendDeadline, SagaInput
 from payments.gateways import gateway
@@ -102,9 +103,7 @@ def why_not_extend(order: Order, saga: Saga | None) -> str:
         return _("Its cancellation was asked for and is on its way.")
     lapses = authorizations.last_moment(saga)
     if lapses and lapses <= saga.deadline:
-        return _("The authorization ends on {lapses:%Y-%m-%d %H:%M} UTC and cannot be renewed.").format(
-            lapses=lapses
-        )
+        return _("The authorization ends on {lapses} and cannot be renewed.").format(lapses=moment(lapses))
     if latest_deadline(order, saga) <= saga.deadline:
         return _("The deadline cannot be moved any further.")
     return ""
@@ -300,15 +299,13 @@ def extend_deadline(
     assert saga.deadline is not None
     if deadline <= saga.deadline:
         raise ActionRefused(
-            _("The present deadline is {deadline:%Y-%m-%d %H:%M} UTC; choose a later one.").format(
-                deadline=saga.deadline
+            _("The present deadline is {deadline}; choose a later one.").format(
+                deadline=moment(saga.deadline)
             )
         )
     latest = latest_deadline(order, saga)
     if deadline > latest:
-        raise ActionRefused(
-            _("The deadline can be {latest:%Y-%m-%d %H:%M} UTC at the latest.").format(latest=latest)
-        )
+        raise ActionRefused(_("The deadline can be {latest} at the latest.").format(latest=moment(latest)))
     before, saga.deadline = saga.deadline, deadline
     saga.save(update_fields=["deadline"])
     message_id = f"{order.workflow_id}/{saga.attempt}/extend/{deadline.isoformat()}"
@@ -333,11 +330,11 @@ def extend_deadline(
     if saga.pay_until and saga.pay_until < deadline:
         return Acted(
             _(
-                "The order waits until {deadline:%Y-%m-%d %H:%M} UTC. Its authorization lasts until "
-                "{lapses:%Y-%m-%d %H:%M} UTC and is renewed before, if the provider agrees."
-            ).format(deadline=deadline, lapses=saga.pay_until)
+                "The order waits until {deadline}. Its authorization lasts until "
+                "{lapses} and is renewed before, if the provider agrees."
+            ).format(deadline=moment(deadline), lapses=moment(saga.pay_until))
         )
-    return Acted(_("The customer has until {deadline:%Y-%m-%d %H:%M} UTC.").format(deadline=deadline))
+    return Acted(_("The customer has until {deadline}.").format(deadline=moment(deadline)))
 
 
 def confirm_message_id(workflow_id: str, attempt: int) -> str:

@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 from orders.models import Mail, Order, OrderEvent, Saga
 from orders.services import authorizations
 from orders.services.lifecycle import is_being_taken
-from orders.words import named, said
+from orders.words import moment, named, said
 from payments import ledger
 from payments.gateways.base import EventType
 from payments.models import Payment
@@ -180,12 +180,12 @@ def _waiting(saga: Saga, missing: Money) -> tuple[str, str]:
                 "The authorization ends on {lapses} and cannot be renewed. The provider is asked a last time then; if "
                 "the money is not there, everything is rolled back. Until then the payment can be confirmed, if "
                 "somebody knows that the money is there, or the order cancelled; the wait cannot be made longer."
-            ).format(lapses=_minute(lapses)),
+            ).format(lapses=moment(lapses)),
         )
     else:
         renewal = _(
             "The authorization lasts until {lapses}; it is renewed before, if the provider agrees."
-        ).format(lapses=_minute(lapses))
+        ).format(lapses=moment(lapses))
     last = _(
         "The customer is reminded before the deadline. At {deadline} the provider is asked a last time; if the money "
         "is not there then, everything is rolled back."
@@ -211,7 +211,7 @@ def _waiting_in_bulk(saga: Saga, missing: Money, queued: bool) -> tuple[str, str
 
 
 def _until(saga: Saga) -> str:
-    return _minute(saga.deadline) if saga.deadline else _("the deadline")
+    return moment(saga.deadline) if saga.deadline else _("the deadline")
 
 
 def _captured_before(saga: Saga) -> str:
@@ -222,11 +222,7 @@ def _lasting(saga: Saga) -> str:
     lapses = saga.payment.authorized_until if saga.payment else None
     if lapses is None:
         return ""
-    return " " + _("The authorization lasts until {lapses}.").format(lapses=_minute(lapses))
-
-
-def _minute(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M} UTC"
+    return " " + _("The authorization lasts until {lapses}.").format(lapses=moment(lapses))
 
 
 def _running(order: Order, saga: Saga) -> tuple[str, str]:

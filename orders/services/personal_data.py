@@ -35,6 +35,7 @@ from orders.models import (
     SagaStep,
     Shipment,
 )
+from orders.words import day
 from payments.services import personal_data as payments_data
 from payments.services.personal_data import Holdings
 from shop.kernel import second_person
@@ -90,7 +91,7 @@ class Preview:
         told = []
         if self.kept:
             until = gettext("{order} until {until}")
-            orders = ", ".join(until.format(order=kept.number, until=kept.until) for kept in self.kept)
+            orders = ", ".join(until.format(order=kept.number, until=day(kept.until)) for kept in self.kept)
             told.append(gettext("Kept, because bookings have to be: {orders}.").format(orders=orders))
         if self.files:
             files = ", ".join(self.files)
@@ -263,7 +264,7 @@ def erase(email: str, actor: str, reason: str, *, seen: str = "") -> Erased:
         earlier = Erasure.objects.filter(person=person(email)).first()
         if earlier is None:
             raise ErasureRefused(gettext("No order was placed with this e-mail address."))
-        told = gettext("It was erased on {at:%Y-%m-%d} by {who}.").format(at=earlier.at, who=earlier.actor)
+        told = gettext("It was erased on {at} by {who}.").format(at=day(earlier.at), who=earlier.actor)
         return Erased(told, repeated=True)
     payments_data.lock(Holdings([order.number for order in orders]))
     planned = _preview(orders)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from itertools import groupby
 from typing import Any
 
@@ -16,7 +16,8 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from orders.models import Mail, Order, OrderEvent, SagaStep
-from orders.words import named, said
+from orders.words import day as in_words
+from orders.words import moment, named, said
 from payments.gateways.base import EventType
 from payments.models import OutgoingTransfer, PaymentEvent, ReviewItem, WebhookDelivery
 from shop.kernel.models import ActRequest, OutboxMessage
@@ -193,14 +194,15 @@ def _details(data: dict[str, Any]) -> str:
     if "amount" in data:
         parts.append(
             gettext("{money}, received on {day}").format(
-                money=Money(data["amount"], data["currency"]).format(), day=data["received_on"]
+                money=Money(data["amount"], data["currency"]).format(),
+                day=in_words(date.fromisoformat(data["received_on"])),
             )
         )
     if data.get("bank_reference"):
         parts.append(gettext("bank reference {reference}").format(reference=data["bank_reference"]))
     if "before" in data:
         parts.append(
-            gettext("from {before} to {after} UTC").format(
+            gettext("from {before} to {after}").format(
                 before=_minute(data["before"]), after=_minute(data["after"])
             )
         )
@@ -214,7 +216,7 @@ def _details(data: dict[str, Any]) -> str:
 
 
 def _minute(text: str) -> str:
-    return f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M}"
+    return moment(datetime.fromisoformat(text))
 
 
 # --- what the saga did -----------------------------------------------------------------------------------
@@ -293,7 +295,7 @@ def _rollbacks(rows: Iterable[SagaStep]) -> Iterator[Entry]:
 
 def _payment(event: PaymentEvent) -> Entry:
     day = event.occurred_at.date()
-    dated = gettext("Dated {day:%Y-%m-%d}.").format(day=day) if day != event.recorded_at.date() else ""
+    dated = gettext("Dated {day}.").format(day=in_words(day)) if day != event.recorded_at.date() else ""
     # A receipt that staff confirmed is told once more, with their reason, as what they did.
     told = "" if event.source == "staff" and event.type == EventType.RECEIPT else event.detail
     return Entry(
