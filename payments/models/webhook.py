@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from django.db import models
 from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.translation import gettext_lazy as _
 
 from payments.gateways.base import GatewayEvent
@@ -87,4 +88,4 @@ class WebhookReprocessing(models.Model):
         triggers: ClassVar = [AppendOnly(personal=["result"])]
 
     def __str__(self) -> str:
-        return f"{self.at:%Y-%m-%d %H:%M} {self.actor}"
+        return f"{date_format(self.at, 'SHORT_DATETIME_FORMAT')} {self.actor}"
