@@ -45,6 +45,12 @@ _NAMES = {
     "requested": _("requested"),
     "succeeded": _("succeeded"),
     "failed": _("failed"),
+    # from whom the books have it
+    "call": _("call"),
+    "check": _("check"),
+    "webhook": _("webhook"),
+    "statement": _("statement"),
+    "staff": _("staff"),
     # ways to pay and to ship
     "bank_transfer": _("bank transfer"),
     "sandbox": _("sandbox"),
@@ -52,6 +58,15 @@ _NAMES = {
     "practice": _("practice"),
 }
 
+# Who acts where nobody does. All others are people's names, and stay as they are.
+_ACTORS = {
+    "saga": _("saga"),
+    "reconciler": _("reconciliation"),
+    "reconcile": _("reconciliation"),
+    "schedule": _("schedule"),
+    "outbox": _("outbox"),
+    "shop": _("shop"),
+}
 # Those of the workflows, which know no Django.
 _REASONS = (gettext_noop("No payment arrived before the deadline"), gettext_noop("Cancelled in Temporal"))
 
@@ -59,6 +74,11 @@ _REASONS = (gettext_noop("No payment arrived before the deadline"), gettext_noop
 def named(code: str) -> str:
     """A code in words; one that has none here as it is, without its underscores."""
     return str(_NAMES.get(code) or code.replace("_", " "))
+
+
+def by(actor: str) -> str:
+    """Who did it: a person's name, or a part of the program in words."""
+    return str(_ACTORS.get(actor) or actor)
 
 
 def said(sentence: str) -> str:

@@ -17,7 +17,7 @@ from django.utils.translation import gettext_lazy as _
 from orders.models import Difference, ReconcileRun
 from orders.services.lifecycle import Acted, ActionRefused
 from orders.services.reconciling import fixing
-from orders.words import moment, said
+from orders.words import by, moment, said
 from shop.kernel.admin.acting import Act, ActingAdmin
 from shop.kernel.admin.labels import label
 from shop.kernel.admin.readonly import LookOnlyAdmin
@@ -124,7 +124,7 @@ class DifferenceAdmin(ActingAdmin, LookOnlyAdmin):
 
     @admin.display(description=_("mended"))
     def mended(self, row: Difference) -> str:
-        return f"{moment(row.mended_at)}, {row.mended_by}" if row.mended_at else NONE
+        return f"{moment(row.mended_at)}, {by(row.mended_by)}" if row.mended_at else NONE
 
 
 @admin.register(ReconcileRun)
@@ -136,14 +136,14 @@ class ReconcileRunAdmin(LookOnlyAdmin):
         "new",
         "mended",
         "closed",
-        "actor",
+        "who",
         "fix",
         "left_out_names",
     )
     list_filter = ("actor", "started_at")
     sortable_by: ClassVar = ()
     fields = (
-        "state_label", "started_at", "finished_at", "found", "new", "mended", "closed", "actor", "fix",
+        "state_label", "started_at", "finished_at", "found", "new", "mended", "closed", "who", "fix",
         "left_out_shown",
     )  # fmt: skip
     readonly_fields = fields
@@ -151,6 +151,10 @@ class ReconcileRunAdmin(LookOnlyAdmin):
     @admin.display(description=_("state"))
     def state_label(self, run: ReconcileRun) -> SafeString:
         return label(run.state, str(STATES[run.state]))
+
+    @admin.display(description=_("who"))
+    def who(self, run: ReconcileRun) -> str:
+        return by(run.actor)
 
     @admin.display(description=_("not compared"))
     def left_out_names(self, run: ReconcileRun) -> str:

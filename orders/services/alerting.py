@@ -16,6 +16,7 @@ from django.conf import settings
 from django.core.mail import EmailMessage
 from django.db import transaction
 from django.utils import timezone
+from django.utils.translation import gettext_noop
 
 from orders.models import OpsAlert, OpsAlertEntry, OpsAlertNotice
 from orders.workflows.ops_alert import MOST_LOOKS, QUIET
@@ -26,10 +27,10 @@ from shop.kernel import outbox
 Part = OpsAlertNotice.Part
 
 TITLES = {
-    "rollback": "rollback failed",
-    "lapse": "authorization about to expire",
-    "confirmation": "confirmation mail not sent",
-    "books": "books that disagree",
+    "rollback": gettext_noop("rollback failed"),
+    "lapse": gettext_noop("authorization about to expire"),
+    "confirmation": gettext_noop("confirmation mail not sent"),
+    "books": gettext_noop("books that disagree"),
 }
 # What the alert links to; else the orders.
 PATHS = {"rollback": "ops/dead-letters/", "books": "orders/difference/?state=open"}

@@ -23,7 +23,7 @@ from orders.models.dead_letter import kind_of
 from orders.services import alerting, ending
 from orders.services.audit import lock_saga
 from orders.services.lifecycle import Acted, ActionRefused
-from orders.words import moment
+from orders.words import by, moment
 from orders.workflows.types import TASK_QUEUE, Alert, FailedUndo, MailInput, RetryInput, Step
 from payments.gateways import gateway
 from payments.gateways.base import GatewayMisconfigured
@@ -362,7 +362,7 @@ def _refuse_if_changed(letter: DeadLetter, seen: int | None) -> None:
 
 def _by_whom(letter: DeadLetter) -> str:
     last = letter.acts.last()
-    return f" {last.actor}: {last.get_verb_display()}, {moment(last.at)}." if last else ""
+    return f" {by(last.actor)}: {last.get_verb_display()}, {moment(last.at)}." if last else ""
 
 
 def subject_of(pk: int) -> str:

@@ -16,8 +16,8 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from orders.models import Mail, Order, OrderEvent, SagaStep
+from orders.words import by, moment, named, said
 from orders.words import day as in_words
-from orders.words import moment, named, said
 from payments.gateways.base import EventType
 from payments.models import OutgoingTransfer, PaymentEvent, ReviewItem, WebhookDelivery
 from shop.kernel.models import ActRequest, OutboxMessage
@@ -102,7 +102,7 @@ def _staff(event: OrderEvent) -> Entry:
         title=_capitalized(event.get_kind_display()),
         state=message.state if message else "",
         words=message.get_state_display() if message else "",
-        actor=event.actor,
+        actor=by(event.actor),
         text=" ".join(filter(None, (said(event.reason), _details(event.data), _trouble(message)))),
         attempt=event.data.get("attempt", 0),
         pk=event.pk,
@@ -113,6 +113,7 @@ def _staff(event: OrderEvent) -> Entry:
 
 
 _RAW = {
+    "Message-ID": _("Message-ID"),
     "attempt": _("attempt"),
     "amount": _("amount"),
     "currency": _("currency"),
@@ -177,7 +178,7 @@ def _second_person(order: Order) -> Iterator[Entry]:
                 at=asked.decided_at,
                 kind="request",
                 title=gettext("Request: {state}").format(state=asked.get_state_display()),
-                actor=asked.decided_by.get_username() if asked.decided_by else "shop",
+                actor=asked.decided_by.get_username() if asked.decided_by else by("shop"),
                 text=gettext("{what} {outcome} (Asked for by {who}.)").format(
                     what=asked.what, outcome=asked.outcome, who=who
                 ),
@@ -238,7 +239,7 @@ def _step(row: SagaStep) -> Entry:
         title=title,
         state=row.outcome,
         words=row.get_outcome_display(),
-        actor=row.actor,
+        actor=by(row.actor),
         text=said(row.error),
         reference=row.reference,
         attempt=row.saga.attempt,
@@ -247,9 +248,9 @@ def _step(row: SagaStep) -> Entry:
         id=f"step-{row.pk}",
         raw=_raw(
             {
-                "step": row.step,
-                "kind": row.kind,
-                "outcome": row.outcome,
+                "step": named(row.step),
+                "kind": row.get_kind_display(),
+                "outcome": row.get_outcome_display(),
                 "try": row.attempt,
                 "idempotency_key": row.idempotency_key,
                 "rollback_run": row.rollback_run,
@@ -304,7 +305,7 @@ def _payment(event: PaymentEvent) -> Entry:
         title=_named(event),
         state=event.outcome,
         words=named(event.outcome),
-        actor=event.actor or event.source,
+        actor=by(event.actor) or named(event.source),
         text=" · ".join(filter(None, (told, dated))),
         reference=event.psp_reference,
         attempt=event.payment.saga.attempt,
@@ -312,12 +313,12 @@ def _payment(event: PaymentEvent) -> Entry:
         id=f"payment-{event.pk}",
         raw=_raw(
             {
-                "gateway": event.gateway,
-                "type": event.type,
-                "outcome": event.outcome,
+                "gateway": named(event.gateway),
+                "type": named(event.type),
+                "outcome": named(event.outcome),
                 "amount": f"{event.amount} {event.currency}",
                 "payment": event.payment.reference,
-                "source": event.source,
+                "source": named(event.source),
                 "raw_id": event.raw_id,
                 "occurred": event.occurred_at.isoformat(),
             }
@@ -346,7 +347,7 @@ def _review(item: ReviewItem) -> Entry:
         state=item.state,
         words=item.get_state_display(),
         text=" ".join(filter(None, (item.detail, item.resolution))),
-        actor=item.resolved_by,
+        actor=by(item.resolved_by),
         pk=item.pk,
         id=f"review-{item.pk}",
     )
@@ -359,7 +360,7 @@ def _transfer(transfer: OutgoingTransfer) -> Entry:
         title=gettext("Transfer of {money} to the customer").format(money=transfer.money.format()),
         state=transfer.state,
         words=transfer.get_state_display(),
-        actor=transfer.requested_by,
+        actor=by(transfer.requested_by),
         reference=transfer.end_to_end_id,
         pk=transfer.pk,
         id=f"transfer-{transfer.pk}",
@@ -396,7 +397,7 @@ def _webhooks(order: Order) -> Iterator[Entry]:
             title=gettext("Webhook: {events}").format(events=told) if told else "Webhook",
             state=delivery.state,
             words=delivery.get_state_display(),
-            actor=delivery.gateway,
+            actor=named(delivery.gateway),
             text=delivery.error,
             reference=delivery.event_id,
             pk=delivery.pk,
