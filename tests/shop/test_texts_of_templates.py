@@ -13,7 +13,8 @@ TEMPLATES = messages.ROOT / "templates"
 # The first line of a mail's text, and what is the same in every language.
 SAME = re.compile(r"^Subject:|\b(?:UTC|IBAN|BIC|SKU|CSV|XLSX|Temporal|Vorkasse|ms)\b")
 _MARKED = re.compile(
-    r"{% (blocktranslate|comment)\b.*?{% end\1 %}|{% block bodyclass %}.*?{% endblock %}|{%.*?%}|{{.*?}}|{#.*?#}",
+    r"{% (blocktranslate|comment)\b.*?{% end\1 %}|{% block (?:bodyclass|coltype) %}.*?{% endblock %}"
+    r"|{%.*?%}|{{.*?}}|{#.*?#}",
     re.DOTALL,
 )
 # A text as the argument of a filter that shows it: `|default:"nobody"`, where `_("nobody")` would be marked.
