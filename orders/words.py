@@ -67,8 +67,18 @@ _ACTORS = {
     "outbox": _("outbox"),
     "shop": _("shop"),
 }
-# Those of the workflows, which know no Django.
-_REASONS = (gettext_noop("No payment arrived before the deadline"), gettext_noop("Cancelled in Temporal"))
+# What is stored by those who know no Django, or put together from a code.
+_STORED = (
+    gettext_noop("No payment arrived before the deadline"),
+    gettext_noop("Cancelled in Temporal"),
+    gettext_noop("The authorization is declined at the provider."),
+    gettext_noop("The authorization is expired at the provider."),
+    gettext_noop("Nothing was captured: authorized at the provider."),
+    gettext_noop("Nothing was captured: paid at the provider."),
+    gettext_noop("Nothing was captured: voided at the provider."),
+    gettext_noop("Nothing was captured: declined at the provider."),
+    gettext_noop("Nothing was captured: expired at the provider."),
+)
 
 
 def named(code: str) -> str:

@@ -77,7 +77,7 @@ def _write(saga: Saga, kind: str, about: str, refunded: Money | None, needs_acco
             "message_id": f"<{order.number}.{saga.attempt}.{about}{'.' if about else ''}{kind}@{domain}>",
             "recipient": order.customer_email,
             "subject": subject.removeprefix("Subject:").strip(),
-            "text": text.strip() + "\n",
+            "text": re.sub(r"\n{3,}", "\n\n", text.strip()) + "\n",
             "html": render_to_string(f"mail/{kind}.html", context),
         },
     )

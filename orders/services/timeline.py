@@ -12,12 +12,13 @@ from datetime import date, datetime
 from itertools import groupby
 from typing import Any
 
-from django.utils.translation import gettext
+from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
 from orders.models import Mail, Order, OrderEvent, SagaStep
 from orders.words import by, moment, named, said
 from orders.words import day as in_words
+from orders.workflows.types import Step
 from payments.gateways.base import EventType
 from payments.models import OutgoingTransfer, PaymentEvent, ReviewItem, WebhookDelivery
 from shop.kernel.models import ActRequest, OutboxMessage
@@ -241,7 +242,7 @@ def _step(row: SagaStep) -> Entry:
         words=row.get_outcome_display(),
         actor=by(row.actor),
         text=said(row.error),
-        reference=row.reference,
+        reference=_pieces(row.reference) if row.step == Step.INVENTORY else row.reference,
         attempt=row.saga.attempt,
         seconds=(row.at - row.started_at).total_seconds(),
         pk=row.pk,
@@ -259,6 +260,12 @@ def _step(row: SagaStep) -> Entry:
             }
         ),
     )
+
+
+def _pieces(stored: str) -> str:
+    """How many were reserved or released: `3 pieces`, in the reader's language."""
+    count = stored.partition(" ")[0]
+    return ngettext("{n} piece", "{n} pieces", int(count)).format(n=count) if count.isdigit() else stored
 
 
 def _rollbacks(rows: Iterable[SagaStep]) -> Iterator[Entry]:
@@ -298,7 +305,7 @@ def _payment(event: PaymentEvent) -> Entry:
     day = event.occurred_at.date()
     dated = gettext("Dated {day}.").format(day=in_words(day)) if day != event.recorded_at.date() else ""
     # A receipt that staff confirmed is told once more, with their reason, as what they did.
-    told = "" if event.source == "staff" and event.type == EventType.RECEIPT else event.detail
+    told = "" if event.source == "staff" and event.type == EventType.RECEIPT else said(event.detail)
     return Entry(
         at=event.recorded_at,
         kind="payment",
@@ -346,7 +353,7 @@ def _review(item: ReviewItem) -> Entry:
         title=f"{about}{money}",
         state=item.state,
         words=item.get_state_display(),
-        text=" ".join(filter(None, (item.detail, item.resolution))),
+        text=" ".join(filter(None, (said(item.detail), said(item.resolution)))),
         actor=by(item.resolved_by),
         pk=item.pk,
         id=f"review-{item.pk}",
@@ -398,7 +405,7 @@ def _webhooks(order: Order) -> Iterator[Entry]:
             state=delivery.state,
             words=delivery.get_state_display(),
             actor=named(delivery.gateway),
-            text=delivery.error,
+            text=said(delivery.error),
             reference=delivery.event_id,
             pk=delivery.pk,
             id=f"webhook-{delivery.pk}",
