@@ -10,6 +10,7 @@ from django.utils.formats import date_format
 from django.utils.translation import gettext_lazy as _
 
 from payments.gateways.base import GatewayEvent
+from payments.models.gateway_state import called
 from shop.kernel.models import AppendOnly
 
 
@@ -57,7 +58,7 @@ class WebhookDelivery(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.gateway} {self.event_id or self.pk}"
+        return f"{called(self.gateway)} {self.event_id or self.pk}"
 
     @property
     def news(self) -> list[GatewayEvent]:
