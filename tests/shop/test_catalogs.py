@@ -19,10 +19,10 @@ PLACEHOLDER = re.compile(r"%(?:\(\w+\))?[#0 +-]*[\d.]*[sdifrgx]|(?<!\{)\{\w*(?:!
 
 def texts(message: Message) -> list[tuple[str, str]]:
     """Each form of the text, with its translation; the plural ones of all numbers but one."""
-    if not isinstance(message.id, tuple | list):
+    if isinstance(message.id, str):
         return [(message.id, str(message.string))]
     one, many = message.id
-    first, *others = message.string
+    first, *others = message.string or ("",)
     return [(one, first), *((many, other) for other in others)]
 
 

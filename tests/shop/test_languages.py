@@ -58,10 +58,10 @@ def test_language_is_chosen_before_log_in_and_kept() -> None:
     sent = {"language": "de", "next": "/admin/login/", "csrfmiddlewaretoken": token[1]}
     answer = stranger.post("/language/", sent)
     assert (answer.status_code, answer["Location"]) == (302, "/admin/login/")
-    page = stranger.get("/admin/login/", headers={"accept-language": "en"}).content
-    assert language_of(page) == "de"
-    assert b"Passwort" in page
-    assert b">English</button>" in page
+    german = stranger.get("/admin/login/", headers={"accept-language": "en"}).content
+    assert language_of(german) == "de"
+    assert b"Passwort" in german
+    assert b">English</button>" in german
 
 
 def test_the_cookie_is_as_the_sites_others_are(settings: Settings) -> None:

@@ -95,7 +95,7 @@ def values() -> re.Pattern[str]:
         *User.objects.values_list("username", flat=True),
         *Group.objects.values_list("name", flat=True),
     }
-    kinds = models.CharField | models.TextField | models.UUIDField
+    kinds = (models.CharField, models.TextField, models.UUIDField)
     for model in apps.get_models():
         names = [f.name for f in model._meta.fields if isinstance(f, kinds) and not f.choices]
         for row in model._default_manager.values_list(*names):
@@ -110,8 +110,9 @@ def filled_in(form: forms.BaseForm) -> dict[str, Any]:
     typed: dict[str, Any] = {}
     for name, field in form.fields.items():
         value = form.get_initial_for_field(field, name)
-        if isinstance(field, forms.ChoiceField | forms.ModelChoiceField):
-            value = next((key for key, _words in reversed(list(field.choices)) if key), "")
+        choices: Any = getattr(field, "choices", None)
+        if choices is not None:
+            value = next((key for key, _words in reversed(list(choices)) if key), "")
         elif isinstance(field, forms.DateTimeField):
             value = (timezone.now() + timedelta(days=20)).strftime("%Y-%m-%dT%H:%M")
         elif isinstance(field, forms.DateField):
