@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from babel.messages import Message
@@ -22,7 +23,8 @@ def texts(message: Message) -> list[tuple[str, str]]:
     if isinstance(message.id, str):
         return [(message.id, str(message.string))]
     one, many = message.id
-    first, *others = message.string or ("",)
+    strings: Any = message.string
+    first, *others = strings
     return [(one, first), *((many, other) for other in others)]
 
 
