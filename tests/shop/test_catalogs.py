@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from babel.messages import Message
@@ -19,10 +20,11 @@ PLACEHOLDER = re.compile(r"%(?:\(\w+\))?[#0 +-]*[\d.]*[sdifrgx]|(?<!\{)\{\w*(?:!
 
 def texts(message: Message) -> list[tuple[str, str]]:
     """Each form of the text, with its translation; the plural ones of all numbers but one."""
-    if not isinstance(message.id, tuple | list):
+    if isinstance(message.id, str):
         return [(message.id, str(message.string))]
     one, many = message.id
-    first, *others = message.string
+    strings: Any = message.string
+    first, *others = strings
     return [(one, first), *((many, other) for other in others)]
 
 
