@@ -20,10 +20,9 @@ OUR_IBAN = "DE89370400440532013000"  # that of `make run`
 
 @dataclass(frozen=True)
 class BusyDay:
-    """`orders`: their numbers by what has become of them. `statement`: a bank's file about some of them."""
+    """`orders`: their numbers by what has become of them."""
 
     orders: dict[str, str]
-    statement: bytes
 
 
 def begin(shop: RunningShop) -> BusyDay:
@@ -45,11 +44,12 @@ def begin(shop: RunningShop) -> BusyDay:
     found = shop.manage("reconcile")
     assert found.returncode == 1, found.stdout + found.stderr
     assert orders["lost"] in found.stdout
-    return BusyDay(orders, _statement(shop, orders))
-
-
-def until_shipped(shop: RunningShop, *numbers: str) -> None:
-    shop.until(list(numbers), lambda order: order["status"] == "completed")
+    file = shop.data_dir / "statement.xml"
+    file.write_bytes(_statement(shop, orders))
+    _manage(shop, "import_statement", str(file))
+    shop.until([orders["by transfer"], orders["overpaid"]], lambda order: order["status"] == "completed")
+    _manage(shop, "schedules", "trigger", "hourly-payment-batch", "--reason", "The tour")
+    return BusyDay(orders)
 
 
 def _manage(shop: RunningShop, *command: str) -> str:

@@ -52,7 +52,7 @@ class Visitor:
     def scroll_to(self, selector: str) -> None:
         """So that it begins a little below the upper edge."""
         self.page.locator(selector).first.evaluate(
-            "part => window.scrollTo({top: part.getBoundingClientRect().top + scrollY - 16, behavior: 'instant'})"
+            "part => window.scrollTo({top: part.getBoundingClientRect().top + scrollY - 56, behavior: 'instant'})"
         )
 
     def wear(self, *, dark: bool, narrow: bool) -> None:
