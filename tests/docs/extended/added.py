@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import os
 import time
 from typing import Any
 
 import httpx2
 import pytest
-from django.conf import settings as present
 from django.test import Client
 
 from orders.models import DeadLetter, Order
@@ -37,7 +37,7 @@ def seen(url: str, path: str) -> Any:
 def acme(shop: PracticeShop, settings: Any) -> str:
     settings.PAYMENT_GATEWAYS = declared.PAYMENT_GATEWAYS
     gateway.cache_clear()
-    return str(present.ACME_URL)
+    return os.environ["ACME_URL"]
 
 
 def charge_of(shop: PracticeShop, order: Order) -> str:
@@ -48,9 +48,9 @@ def charge_of(shop: PracticeShop, order: Order) -> str:
 
 def webhook(shop: PracticeShop, order: Order, secret: str | None = None) -> int:
     """Acme Pay tells of the order's charge; the shop's answer."""
-    body = json.dumps(seen(present.ACME_URL, charge_of(shop, order))).encode()
+    body = json.dumps(seen(os.environ["ACME_URL"], charge_of(shop, order))).encode()
     now = str(int(time.time()))
-    key = (secret or present.ACME_WEBHOOK_SECRET).encode()
+    key = (secret or os.environ["ACME_WEBHOOK_SECRET"]).encode()
     signature = hmac.new(key, now.encode() + b"." + body, hashlib.sha256).hexdigest()
     answer = Client().post(
         "/webhooks/payments/acme/",
@@ -63,7 +63,7 @@ def webhook(shop: PracticeShop, order: Order, secret: str | None = None) -> int:
 
 
 def money(shop: PracticeShop, order: Order) -> list[str]:
-    return [entry["kind"] for entry in seen(present.ACME_URL, charge_of(shop, order))["entries"]]
+    return [entry["kind"] for entry in seen(os.environ["ACME_URL"], charge_of(shop, order))["entries"]]
 
 
 def test_order_is_paid_with_the_new_gateway(shop: PracticeShop, acme: str) -> None:
@@ -100,11 +100,11 @@ def test_declined_payment_ends_the_order(shop: PracticeShop, acme: str) -> None:
 
 
 def test_parcel_is_handed_to_the_new_carrier(shop: PracticeShop) -> None:
-    at(present.PARCEL_POST_URL, "/lose", what="parcels")
+    at(os.environ["PARCEL_POST_URL"], "/lose", what="parcels")
     order = shop.paid(carrier="parcel_post")
     result = shop.end(order)
     assert result["status"] == "completed"
-    parcel = seen(present.PARCEL_POST_URL, f"/parcels/{result['shipment_id']}")
+    parcel = seen(os.environ["PARCEL_POST_URL"], f"/parcels/{result['shipment_id']}")
     assert (parcel["reference"], parcel["to"]["city"]) == (order.number, "Berlin")
     assert shop.saga(order).shipment.tracking_number == parcel["tracking_number"]
 
@@ -118,14 +118,14 @@ def test_parcel_is_called_back_from_the_new_carrier(shop: PracticeShop, mailbox:
     shop.cancel(order)
     result = shop.end(order)
     assert result["compensated_steps"][0] == "shipping"
-    assert seen(present.PARCEL_POST_URL, f"/parcels/{result['shipment_id']}")["state"] == "cancelled"
+    assert seen(os.environ["PARCEL_POST_URL"], f"/parcels/{result['shipment_id']}")["state"] == "cancelled"
 
 
 # --- the step --------------------------------------------------------------------------------------------
 
 
 def test_paid_order_gets_its_invoice(shop: PracticeShop) -> None:
-    at(present.INVOICES_URL, "/lose", what="invoices")
+    at(os.environ["INVOICES_URL"], "/lose", what="invoices")
     order = shop.completed()
     trail = shop.done(order)
     assert trail[2:4] == ["payment_captured action succeeded", "invoice action succeeded"]
@@ -151,7 +151,7 @@ def test_order_that_was_never_paid_has_no_invoice_to_cancel(shop: PracticeShop) 
 def test_credit_note_that_was_refused_is_retried_by_people(shop: PracticeShop) -> None:
     shop.provider.faults(create_shipment={"refuse_rate": 1})
     order = shop.waiting()
-    at(present.INVOICES_URL, "/refuse", what="credit-notes")
+    at(os.environ["INVOICES_URL"], "/refuse", what="credit-notes")
     shop.pay(order)
     shop.hear(order)
     assert shop.end(order)["status"] == "compensation_failed"
