@@ -15,7 +15,7 @@ from tests.tour.stops import BEFORE_OPENING, STOPS
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_every_stop_of_the_tour_is_reached(chromium_path: str, tmp_path: Path) -> None:
     ran = subprocess.run(
         [sys.executable, "-m", "tests.tour", str(tmp_path)],
@@ -23,7 +23,7 @@ def test_every_stop_of_the_tour_is_reached(chromium_path: str, tmp_path: Path) -
         env=os.environ | {"CHROMIUM": chromium_path},
         capture_output=True,
         text=True,
-        timeout=550,
+        timeout=850,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     pictures = {path.stem: path.stat().st_size for path in (tmp_path / "tour").glob("*.png")}

@@ -16,6 +16,7 @@ from tests.tour import busy_day, page
 from tests.tour.stops import BEFORE_OPENING, STOPS, Stop
 from tests.tour.visitor import Visitor, visiting
 
+CLERK = "grace"  # who calls commands; else the pictures would name whoever makes them
 DOCS = Path(__file__).parents[2] / "docs"
 
 
@@ -25,7 +26,7 @@ def main(docs: Path) -> int:
     folder.chmod(0o755)  # as root, PostgreSQL's account must be able to get there
     pictures: dict[str, bytes] = {}
     try:
-        with running_shop(folder) as shop, visiting(shop) as visitor:
+        with running_shop(folder, LOGNAME=CLERK) as shop, visiting(shop) as visitor:
             for stop in BEFORE_OPENING:
                 pictures[stop.name] = take(story, visitor, stop)
             with story.step("A busy day"):

@@ -92,7 +92,7 @@ def _statement(shop: RunningShop, orders: dict[str, str]) -> bytes:
             transfer(paid["total"], paid["payment"]["reference"], "Grete Hermann", "DE02120300000000202051"),
             transfer(over["total"] + 1000, over["number"], "Otto Hahn", "DE02500105170137075030"),
             transfer(slip["total"], f"Bestellung {wrong}", "Maria Merian", "DE02100500000054540402"),
-            transfer(2500, "Danke!", "Emmy Nother", "DE02300209000106531065"),
+            transfer(2500, "Danke!", "Emmy Noether", "DE02300209000106531065"),
         ],
         iban=OUR_IBAN,
         identifier=f"{today}/1",
