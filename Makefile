@@ -11,7 +11,7 @@ COMPILE = $(UV) pip compile --universal --python-version 3.11 --generate-hashes 
 
 export DATA_DIR
 
-.PHONY: run test messages replay drill bench lint audit clean lock
+.PHONY: run test messages replay drill tour bench lint audit clean lock
 
 # `exec`: a signal to make reaches the supervisor itself. The shop on one's own machine is a practice shop.
 run: .venv/run.stamp
@@ -31,6 +31,10 @@ messages: .venv/dev.stamp
 # A bad day on the real processes, told step by step: dead letters and their retry, a saga that is terminated.
 drill: .venv/dev.stamp
 	@$(BIN)/python -m tests.drill
+
+# The pictures and the page of docs/tour.md, from a practice shop on a busy day. Needs Chromium, as the tests do.
+tour: .venv/dev.stamp
+	@$(BIN)/python -m tests.tour
 
 # ONLY=name runs one, SIZE=0.01 a tiny one.
 bench: .venv/dev.stamp

@@ -1,4 +1,4 @@
-"""Configuration: environment variables, read once. The README lists each of them."""
+"""Configuration: environment variables, read once. docs/settings.md explains each of them."""
 
 from __future__ import annotations
 

@@ -169,13 +169,13 @@ def smtp() -> Iterator[Mailbox]:
 
 # --- the browser -----------------------------------------------------------------------------------------
 
-_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 @pytest.fixture
 def chromium_path(request: pytest.FixtureRequest) -> str:
     """Where Chromium is: CHROMIUM names it, or it is on the PATH. Skips the test when there is none."""
-    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, _BROWSERS)), None)
+    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
     if found is None:
         request.config.stash[_browser_skips].append(request.node.nodeid)
         pytest.skip("no Chromium found")

@@ -182,6 +182,7 @@ class Capabilities:
     `lists_payments`: `payments` works.
     `received_on_our_account`: the customer's money comes to the shop's own account, so a void does not send
     back what has come in.
+    `webhook_headers`: what the names of the headers begin with that sign its webhooks; others are not kept.
     """
 
     remote: bool
@@ -193,6 +194,7 @@ class Capabilities:
     received_on_our_account: bool = False
     batch_status: bool = False
     lists_payments: bool = False
+    webhook_headers: str = "webhook-"  # https://www.standardwebhooks.com/
 
 
 class Gateway(Protocol):

@@ -75,7 +75,12 @@ class StripeGateway:
 
     name = "stripe"
     capabilities = Capabilities(
-        remote=True, change_feed=True, partial_capture=True, partial_refund=True, lists_payments=True
+        remote=True,
+        change_feed=True,
+        partial_capture=True,
+        partial_refund=True,
+        lists_payments=True,
+        webhook_headers="stripe-",
     )
     # As a rule; Stripe counts requests, so these count against the rate.
     requests_per_call = {"authorize": 2, "capture": 4, "void": 3, "refund": 5, "status": 2, "find": 3}

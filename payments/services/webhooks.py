@@ -22,7 +22,6 @@ State = WebhookDelivery.State
 
 # Kept for the record; anything else in the headers (cookies, addresses) is not ours to store.
 _KEPT_HEADERS = ("content-type", "user-agent")
-_SIGNATURE_HEADERS = ("webhook-", "stripe-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +34,11 @@ class Taken:
 
 def receive(gateway_name: str, headers: Mapping[str, str], body: bytes) -> WebhookDelivery:
     """Store, verify and process one webhook. A rejected one is stored too, and raises `WebhookRejected`."""
+    signature = gateway(gateway_name).capabilities.webhook_headers
     kept = {
         name.lower(): value
         for name, value in headers.items()
-        if name.lower() in _KEPT_HEADERS or name.lower().startswith(_SIGNATURE_HEADERS)
+        if name.lower() in _KEPT_HEADERS or name.lower().startswith(signature)
     }
     delivery = WebhookDelivery.objects.create(gateway=gateway_name, headers=kept, body=body)
     try:

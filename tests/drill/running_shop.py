@@ -18,7 +18,7 @@ from typing import Any
 import httpx2
 from temporalio.client import Client
 
-from shop.up import ports, postgres
+from shop.up import datadir, ports, postgres
 from shop.up.processes import last_lines, spawn
 from tests.drill.staff import Staff
 from tests.waiting import wait_until
@@ -26,6 +26,7 @@ from tests.waiting import wait_until
 ROOT = Path(__file__).parents[2]
 PATIENCE = 180  # seconds, on a machine that does other things too
 METRICS_TOKEN = "drill-metrics"
+PARTS_WITH_PORTS = ("temporal", "temporal_ui", "provider", "worker", "postgres")
 # Nothing else of the caller's environment: a shop that is set up there is not the one of the drill.
 INHERITED = ("PATH", "HOME", "LANG", "TMPDIR")
 
@@ -159,6 +160,8 @@ def running_shop(data_dir: Path, **settings: str) -> Iterator[RunningShop]:
         "METRICS_TOKEN": METRICS_TOKEN,
         **settings,
     }
+    # Else shops that start side by side would all choose the same ones, and find them taken a moment later.
+    datadir.write(data_dir / "ports.json", {part: ports.any_free() for part in PARTS_WITH_PORTS})
     log, note = data_dir / "up.log", data_dir / "up.json"
     with log.open("wb") as output:
         argv = [sys.executable, "manage.py", "up", "--no-demo"]
