@@ -16,7 +16,9 @@ from orders.services import notes
 from orders.services.mails import MailNotSent
 from shop.kernel.models import OutboxMessage
 from tests import factories
+from tests.orders.test_admin import shop
 
+__all__ = ["shop"]  # a fixture
 pytestmark = pytest.mark.django_db
 
 
