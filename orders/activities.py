@@ -15,7 +15,7 @@ from temporalio.exceptions import ApplicationError
 
 from orders.carriers.base import CarrierMisconfigured, CarrierRefused
 from orders.models import Saga, SagaStep
-from orders.services import alerting, authorizations, dead_letters, ending, fulfilling, mails, steps
+from orders.services import alerting, authorizations, dead_letters, ending, fulfilling, mails, notes, steps
 from orders.services.audit import Done, StepRef, StepRefused, once_with_call, write_failure
 from orders.services.reconciling.running import Stopped, reconcile_by_itself
 from orders.workflows.types import (
@@ -29,6 +29,7 @@ from orders.workflows.types import (
     HoldResult,
     Lapse,
     MailInput,
+    MentionInput,
     OverdueOrders,
     PaidOrders,
     ReconcileInput,
@@ -177,6 +178,14 @@ def send_order_email(mail: MailInput) -> str:
 
 
 @orm_activity
+def send_mention_email(mention: MentionInput) -> bool:
+    try:
+        return notes.mail(mention.mention)
+    except Exception as error:
+        raise _for_the_engine(error) from None  # who it went to is nothing that Temporal is to know
+
+
+@orm_activity
 def begin_rollback(start: RollbackStart) -> SagaResult | None:
     return ending.begin_rollback(start)
 
@@ -272,6 +281,7 @@ ALL: list[Callable[..., Any]] = [
     send_confirmation_email,
     check_payment_status,
     send_order_email,
+    send_mention_email,
     begin_rollback,
     finish_saga,
     write_to_dlq,

@@ -12,8 +12,12 @@ class ShopConfig(AppConfig):
 
     def ready(self) -> None:
         from django.apps import apps
+        from django.contrib.auth.signals import user_logged_in
 
+        from shop import session_pages
         from shop.roles import ensure_roles
+
+        user_logged_in.connect(session_pages.begin)
 
         # Of all apps this one is told after the groups' tables are there.
         post_migrate.connect(ensure_roles, sender=apps.get_app_config("auth"))

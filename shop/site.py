@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import wraps
 from typing import Any
 
 from django.contrib import messages
@@ -41,9 +42,16 @@ class StaffSite(AdminSite):
         return super().index(request, context | (extra_context or {}))
 
     def get_urls(self) -> list[URLPattern | URLResolver]:
-        from shop import dead_letter_pages, front_pages, logging_in, schedule_pages, second_factor_pages
+        from shop import (
+            dead_letter_pages,
+            front_pages,
+            logging_in,
+            schedule_pages,
+            second_factor_pages,
+            session_pages,
+        )
 
-        pages = (dead_letter_pages, front_pages, schedule_pages, second_factor_pages)
+        pages = (dead_letter_pages, front_pages, schedule_pages, second_factor_pages, session_pages)
         return [
             path("login/code/", logging_in.code_step, name="login_code"),
             # Not behind the guard: who still has to set up a second factor may log out all the same.
@@ -63,6 +71,21 @@ class StaffSite(AdminSite):
         from shop.second_factor import is_enough
 
         return self.is_staff(request) and is_enough(request.user)
+
+    def admin_view(self, view: Any, cacheable: bool = False) -> Any:
+        """Django's guard; who sends a form without a session, or from inside a page, comes back to that page."""
+        guarded: Any = super().admin_view(view, cacheable)
+
+        @wraps(guarded)
+        def guard(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+            from shop.session_pages import to_log_in
+
+            is_part = request.method == "POST" or bool(getattr(request, "htmx", False))
+            if is_part and not self.has_permission(request):
+                return to_log_in(request)
+            return guarded(request, *args, **kwargs)
+
+        return guard
 
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         from shop.logging_in import PasswordStep

@@ -32,7 +32,7 @@ from orders import activities
 from orders.workflows.compensation_retry import CompensationRetryWorkflow
 from orders.workflows.fulfillment import OrderFulfillmentWorkflow
 from orders.workflows.hybrid import HybridPaymentCheckWorkflow
-from orders.workflows.mail import OrderMailWorkflow
+from orders.workflows.mail import MentionMailWorkflow, OrderMailWorkflow
 from orders.workflows.ops_alert import OpsAlertWorkflow
 from orders.workflows.reconcile import ReconcileWorkflow
 from orders.workflows.saga import OrderSagaWorkflow
@@ -57,6 +57,7 @@ WORKFLOWS: dict[str, list[type]] = {
         HybridPaymentCheckWorkflow,
         CompensationRetryWorkflow,
         OrderMailWorkflow,
+        MentionMailWorkflow,
         OpsAlertWorkflow,
         ReconcileWorkflow,
     ],

@@ -20,7 +20,7 @@ from payments.admin import refund_acts
 from payments.models import Payment
 from payments.services.refunding import RefundAsked, RefundRefused
 from shop.kernel.admin.acting import Act, ActForm
-from shop.kernel.forms import AmountField, ReasonField
+from shop.kernel.forms import AmountField, DayField, ReasonField
 from shop.kernel.money import Money
 
 
@@ -119,9 +119,9 @@ class ConfirmForm(ActForm):
     """With one order the amount is typed; with several each is confirmed in full."""
 
     amount = AmountField(label=_("Amount"))
-    received_on = forms.DateField(
+    received_on = DayField(
         label=_("Received on"),
-        widget=forms.DateInput(format="%Y-%m-%d", attrs={"type": "date"}),
+        no_later_than_today=True,
         help_text=_("The booking date on the bank statement."),
     )
     bank_reference = forms.CharField(

@@ -1,4 +1,4 @@
-"""One mail by itself, about an order whose saga has ended."""
+"""Mails by themselves: to a customer whose saga has ended, and to a colleague who was mentioned."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from temporalio.exceptions import FailureError
 with workflow.unsafe.imports_passed_through():
     from orders.workflows import policies
     from orders.workflows.saga import execute
-    from orders.workflows.types import MailInput
+    from orders.workflows.types import MailInput, MentionInput
 
 
 @workflow.defn
@@ -26,3 +26,20 @@ class OrderMailWorkflow:
             workflow.logger.warning("The mail %s could not be sent", mail.kind)
             return "failed"
         return state
+
+
+@workflow.defn
+class MentionMailWorkflow:
+    """Tells a colleague by mail that they were mentioned."""
+
+    @workflow.run
+    async def run(self, mention: MentionInput) -> bool:
+        """Whether there was something to send, and it was sent."""
+        try:
+            sent: bool = await execute(
+                "send_mention_email", mention, bool, policy=policies.HARD, summary="mail: mention"
+            )
+        except FailureError:
+            workflow.logger.warning("The mail about mention %d could not be sent", mention.mention)
+            return False
+        return sent

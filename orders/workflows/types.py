@@ -239,6 +239,13 @@ class MailInput:
 
 
 @dataclass(frozen=True)
+class MentionInput:
+    """The row of a mention."""
+
+    mention: int
+
+
+@dataclass(frozen=True)
 class RetryInput:
     """A dead letter, and who asked for its retry."""
 

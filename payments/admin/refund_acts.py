@@ -12,7 +12,7 @@ from django.utils.formats import date_format
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from payments.banking.account import grouped
+from payments.admin.iban import IbanField
 from payments.gateways import gateway
 from payments.gateways.base import GatewayError
 from payments.models import Payment
@@ -138,11 +138,9 @@ class PayBackForm(LimitedForm):
 
     amount = AmountField(label=_("Amount"))
     name = forms.CharField(label=_("Payee"), max_length=70, required=False)
-    iban = forms.CharField(
+    iban = IbanField(
         label=_("IBAN"),
-        max_length=42,
         required=False,
-        widget=forms.TextInput(attrs={"size": 36, "autocomplete": "off"}),
         help_text=_("Empty: the transfer waits for its account, and the customer is asked for it."),
     )
     reason = ReasonField(label=_("Reason"))
@@ -158,7 +156,7 @@ class PayBackForm(LimitedForm):
         }
         self.initial["amount"] = money.amount
         if len(senders) == 1:
-            self.initial.update(name=senders[0].name[:70], iban=grouped(senders[0].iban))
+            self.initial.update(name=senders[0].name[:70], iban=senders[0].iban)
         else:
             self.to_its_payers()
             amount.help_text += " " + _("Each part goes back to who sent it, the newest first.")

@@ -17,7 +17,8 @@ from payments.services import bookings, paying_back, reviewing
 from payments.services.reviewing import Closed, Share
 from payments.services.transfers import BANK_TRANSFER, Payee
 from shop.kernel.admin.acting import Act, ActForm
-from shop.kernel.forms import AmountField, ReasonField, parse_amount
+from shop.kernel.amounts import parse_amount
+from shop.kernel.forms import AmountField, ReasonField
 
 Reason = ReviewItem.Reason
 

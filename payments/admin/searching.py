@@ -11,7 +11,7 @@ from django.db.models import Q, QuerySet
 from payments.models import Allocation, BankTransaction, OutgoingTransfer, Payment, ReviewItem
 from payments.references import PREFIX, find, parse_creditor_reference
 from shop.kernel.admin.lists import each_word
-from shop.kernel.forms import parse_amount
+from shop.kernel.amounts import parse_amount
 from shop.kernel.money import is_currency
 
 _AMOUNT = re.compile(

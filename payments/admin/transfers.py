@@ -20,6 +20,7 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from payments.admin import searching
+from payments.admin.iban import IbanField
 from payments.admin.lines import transfer_link
 from payments.admin.refund_acts import REFUND
 from payments.admin.review import NONE, order_link
@@ -58,7 +59,7 @@ class Done:
 
 class AccountForm(ActForm):
     name = forms.CharField(label=_("Payee"), max_length=70)
-    iban = forms.CharField(label=_("IBAN"), max_length=42)
+    iban = IbanField(label=_("IBAN"))
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -146,7 +146,7 @@ def ask(
     page: str,
     slug: str,
     object_id: int,
-    data: dict[str, str],
+    data: dict[str, Any],
     shown: str,
     permission: str,
 ) -> Decided:

@@ -10,7 +10,6 @@ from orders.services import lifecycle
 from orders.services.packing import printable
 from orders.services.timeline import timeline
 from payments.models import OutgoingTransfer, ReviewItem
-from shop.kernel.forms import parse_amount
 from shop.kernel.models import OutboxMessage
 from tests import factories
 from tests.orders.test_admin import shop, waiting
@@ -71,31 +70,6 @@ def test_staff_see_whether_what_they_did_is_queued_or_delivered() -> None:
     OutboxMessage.objects.update(state="delivered", delivered_at=timezone.now())
     cancel = timeline(order)[-1]
     assert (cancel.state, cancel.text) == ("delivered", "no money")
-
-
-@pytest.mark.parametrize(
-    ("typed", "currency", "amount"),
-    [
-        ("39.98", "EUR", 3998), ("39,98", "EUR", 3998), ("39", "EUR", 3900), (" 39,9 ", "EUR", 3990),
-        ("1.299,99", "EUR", 129999), ("1,299.99", "EUR", 129999), ("1 299,99", "EUR", 129999),
-        ("1’299.99", "CHF", 129999), ("1.234.567", "EUR", 123456700), ("0,01", "EUR", 1),
-        ("1250", "JPY", 1250), ("1,250,000", "JPY", 1250000), ("1.299", "KWD", 1299),
-    ],
-)  # fmt: skip
-def test_amounts_are_read_as_people_type_them(typed: str, currency: str, amount: int) -> None:
-    assert parse_amount(typed, currency) == amount
-
-
-@pytest.mark.parametrize(
-    ("typed", "currency"),
-    [
-        ("", "EUR"), ("abc", "EUR"), ("-5", "EUR"), ("1.299", "EUR"), ("1,2,3", "EUR"), ("1.2.34", "EUR"),
-        ("12.5", "JPY"), ("€5", "EUR"), ("1e3", "EUR"), (".5", "EUR"), ("9" * 20, "EUR"), ("٣٩", "EUR"),
-    ],
-)  # fmt: skip
-def test_amounts_that_could_mean_two_things_are_refused(typed: str, currency: str) -> None:
-    with pytest.raises(ValueError, match=r"\."):
-        parse_amount(typed, currency)
 
 
 def test_what_the_pdf_font_lacks_loses_its_accents_only() -> None:

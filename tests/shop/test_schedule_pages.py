@@ -180,7 +180,7 @@ def test_form_without_a_reason_or_key_does_nothing(login: Login) -> None:
     token = form_of(ops.get(act_page("pause")).text)["csrfmiddlewaretoken"]
     for data in ({"reason": "no key"}, {"key": str(uuid4())}, {"key": "x", "reason": "y"}):
         assert (
-            "Please correct the error"
+            "Not done yet: 1 thing has to be corrected."
             in ops.post(act_page("pause"), data=data | {"csrfmiddlewaretoken": token}).text
         )
     assert not standing().paused

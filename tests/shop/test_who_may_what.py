@@ -174,6 +174,8 @@ ELSEWHERE = {
     "admin:login_code": "tests/shop/test_second_factor.py",
     "admin:logout": "tests/shop/test_logging_in.py",
     "set_language": "for everybody: tests/shop/test_languages.py",
+    "admin:session": "tests/shop/test_session_pages.py",
+    "admin:form_expired": "tests/shop/test_session_pages.py",
     "payment-webhook": "by signature: tests/orders/test_webhooks.py",
     "api:openapi-json": "for everybody: tests/orders/test_api.py",
     "api:products": "by key: below, and tests/orders/test_api.py",

@@ -26,6 +26,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils.translation import gettext as _
 
 from shop.kernel import second_person
+from shop.kernel.forms import AmountField
 from shop.kernel.models import ActRequest
 from shop.kernel.money import Money
 from shop.kernel.second_person import SecondPersonNeeded
@@ -152,9 +153,17 @@ def page_of(name: str) -> Page:
     return PAGES[name]
 
 
-def filled_in(form: ActForm) -> dict[str, str]:
-    """What was typed, so that the same form can be made again."""
-    typed = {name: form.data.get(form.add_prefix(name)) for name in form.fields}
+def filled_in(form: ActForm) -> dict[str, Any]:
+    """What was typed, so that the same form can be made again; amounts as they were understood.
+
+    Who fills it in again may read another language.
+    """
+    typed = {
+        name: form.cleaned_data[name]
+        if isinstance(field, AmountField)
+        else form.data.get(form.add_prefix(name))
+        for name, field in form.fields.items()
+    }
     return {name: value for name, value in typed.items() if value is not None}
 
 

@@ -13,6 +13,8 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
+from shop.kernel.forms import DayField
+
 if TYPE_CHECKING:
     Rows = QuerySet[Any]
 else:
@@ -36,10 +38,7 @@ class DateRange(admin.ListFilter):
         self.used_parameters = {name: value for name, value in data.items() if value}
         self.form = forms.Form(data or None)
         for name, label in zip(self.names, (_("From"), _("To")), strict=True):
-            widget = forms.DateInput(format="%Y-%m-%d", attrs={"type": "date"})
-            self.form.fields[name] = forms.DateField(
-                label=label, required=False, input_formats=["%Y-%m-%d"], widget=widget
-            )
+            self.form.fields[name] = DayField(label=label, required=False)
 
     def expected_parameters(self) -> list[str | None]:
         return [*self.names]
