@@ -44,8 +44,8 @@ document.addEventListener("keydown", (event) => {
 const STOPS = "a[href], button, input, select, textarea, summary";
 const sizes = new ResizeObserver((entries) => {
   for (const { target } of entries) {
-    const stuck = target.scrollWidth > target.clientWidth && !target.querySelector(STOPS);
-    if (stuck) target.tabIndex = 0;
+    const stops = [...target.querySelectorAll(STOPS)].some((element) => element.checkVisibility());
+    if (target.scrollWidth > target.clientWidth && !stops) target.tabIndex = 0;
     else target.removeAttribute("tabindex");
   }
 });
