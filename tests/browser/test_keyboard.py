@@ -62,7 +62,7 @@ def tab_to(page: Page, name: str) -> None:
 
 def stops(page: Page) -> int:
     """How many there are from the top of the page around to it again."""
-    page.evaluate("document.activeElement.blur()")
+    page.locator(".skip-to-content-link").focus()
     for found in range(PATIENCE_STOPS):
         page.keyboard.press("Tab")
         stop = page.evaluate(FOCUS)
@@ -147,8 +147,8 @@ def test_the_focus_stays_when_a_page_renews_itself(login: Login) -> None:
     expect(cancel).to_be_focused()
     assert not page.evaluate("window.before.isConnected")
 
-    move_saga(saga, "completed")  # there is nothing to cancel any more: the focus stays near
-    move_order(saga.order, "completed")
+    move_saga(saga, "compensating")  # there is nothing to cancel any more: the focus stays near
+    move_order(saga.order, "rolling_back")
     expect(cancel).to_have_count(0)
     expect(page.locator("#order-panel")).to_be_focused()
 
