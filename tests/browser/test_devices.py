@@ -59,7 +59,8 @@ COVERED = """() => {
   for (const box of document.querySelectorAll('#content *, #header *')) {
     const style = getComputedStyle(box);
     const cuts = (style.overflowX === 'hidden' || style.overflowX === 'clip') && box.scrollWidth > box.clientWidth + 1;
-    if (cuts && !box.matches('.visually-hidden, svg, svg *'))
+    // What Django moves out of sight on purpose says the same as a picture.
+    if (cuts && style.textIndent === '0px' && !box.matches('.visually-hidden, svg, svg *'))
       found.push(`“${box.textContent.trim().slice(0, 40)}” is cut off`);
   }
   return found;
