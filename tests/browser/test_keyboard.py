@@ -101,7 +101,7 @@ def test_a_payment_is_confirmed_with_the_keyboard_alone(page: Page) -> None:
     tab_to(page, "Confirm payment")
     page.keyboard.press("Enter")
     page.wait_for_url("**/change/")
-    expect(page.locator(".messagelist")).to_contain_text(order.number)
+    expect(page.locator(".messagelist")).to_contain_text("The payment is confirmed")
     assert OrderEvent.objects.get(kind="confirm").actor == "grace"
 
 
