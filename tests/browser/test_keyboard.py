@@ -84,6 +84,7 @@ def test_a_payment_is_confirmed_with_the_keyboard_alone(page: Page) -> None:
     page.keyboard.type(PASSWORD)
     page.keyboard.press("Enter")
     page.get_by_role("heading", name="Work queue").wait_for()
+    page.wait_for_load_state("networkidle")  # the charts are there and move nothing any more
 
     tab_to(page, "Orders")
     page.keyboard.press("Enter")

@@ -111,9 +111,9 @@ def _acts(slugs: set[str] | None = None) -> Iterator[str]:
     """The form of each act, with a row to which it can be done if there is one."""
     for model, admin in site._registry.items():
         for act in admin.acts if isinstance(admin, ActingAdmin) else ():
-            if slugs is None or act.slug in slugs:
-                name = f"admin:{model._meta.app_label}_{model._meta.model_name}_{act.slug}"
-                yield reverse(name, args=[_subject(model, act).pk])
+            name = f"{model._meta.app_label}_{model._meta.model_name}_{act.slug}"
+            if ACTS[name] is not NEVER and (slugs is None or act.slug in slugs):
+                yield reverse(f"admin:{name}", args=[_subject(model, act).pk])
 
 
 def _subject(model: type[Model], act: Act) -> Model:
