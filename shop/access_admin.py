@@ -92,6 +92,7 @@ class StaffUserAdmin(ActingAdmin, _UserAdmin):
     change_form_template = "admin/acting_change_form.html"
     list_display = ("username", "email", "first_name", "last_name", "is_staff", "has_second_factor")
     list_select_related: ClassVar = ["authenticator"]
+    readonly_fields = ("last_login", "date_joined")
 
     @admin.display(description=_("second factor"), boolean=True)
     def has_second_factor(self, user: User) -> bool:
