@@ -7,6 +7,7 @@ from typing import ClassVar
 import pgtrigger
 from django.db import models
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
 from shop.authenticators import Authenticator, RecoveryCode
 
@@ -29,7 +30,7 @@ class ScheduleAct(models.Model):
 
     key = models.UUIDField(_("key"), unique=True)
     schedule = models.CharField(_("schedule"), max_length=200)
-    verb = models.CharField(_("what"), max_length=10, choices=Verb)
+    verb = models.CharField(pgettext_lazy("done to a schedule", "what"), max_length=10, choices=Verb)
     actor = models.CharField(_("who"), max_length=150)
     reason = models.TextField(_("why"), blank=True, default="")
     outcome = models.TextField(_("what came of it"), blank=True, default="")

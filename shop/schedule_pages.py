@@ -17,6 +17,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, URLPattern, path, reverse
+from django.utils.formats import date_format
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
@@ -67,7 +68,8 @@ class _Act:
                 told = {"changed": ", ".join(standing.differs), "times": standing.schedule.times}
                 return gettext("It is changed: %(changed)s. It then runs %(times)s.") % told
             case "pause" | "delete" if standing.next and not standing.paused:
-                return gettext("The run at %s UTC does not start.") % f"{standing.next[0]:%Y-%m-%d %H:%M}"
+                at = date_format(standing.next[0], "SHORT_DATETIME_FORMAT")
+                return gettext("The run at %s UTC does not start.") % at
         return ""
 
 

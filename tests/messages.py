@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,9 @@ def is_translated(message: Message) -> bool:
 
 
 def compiled(translated: Catalog) -> bytes:
-    """The bytes of the compiled catalog."""
+    """The bytes of the compiled catalog, the same for the same texts."""
+    # The file of texts has no dates, and Babel would take today's.
+    translated.creation_date = translated.revision_date = datetime(2026, 1, 1, tzinfo=UTC)
     mo = io.BytesIO()
     write_mo(mo, translated)
     return mo.getvalue()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from html.parser import HTMLParser
 from typing import Any
 from unittest.mock import patch
@@ -41,9 +41,10 @@ def marked() -> Iterator[None]:
 
     names = ("gettext", "ngettext", "pgettext", "npgettext")
     # pgettext looks its context up with gettext, and would wrap twice; that does no harm.
-    with patch.multiple(
-        translation._trans, create=True, **{name: wrapping(getattr(trans_real, name)) for name in names}
-    ):
+    with ExitStack() as patches:
+        for name in names:
+            wrapped = wrapping(getattr(trans_real, name))
+            patches.enter_context(patch.object(vars(translation)["_trans"], name, wrapped, create=True))
         yield
 
 

@@ -54,9 +54,13 @@ class AskNow(Act):
 
 class IncidentInline(LookOnlyInline):
     model = GatewayIncident
-    fields = ("at", "kind", "actor", "detail")
+    fields = ("at", "kind_shown", "actor", "detail")
     readonly_fields = fields
     ordering = ("-id",)
+
+    @admin.display(description=_("incident"))
+    def kind_shown(self, incident: GatewayIncident) -> str:
+        return incident.get_kind_display()
 
     def get_queryset(self, request: HttpRequest) -> Any:
         newest = GatewayIncident.objects.order_by("-id").values("pk")[:SHOWN]
@@ -80,6 +84,6 @@ class GatewayStateAdmin(ActingAdmin, LookOnlyAdmin):
     def state_label(self, gateway: GatewayState) -> SafeString:
         return label(gateway.state, str(_STATES[gateway.state]))
 
-    @admin.display(description=_("what is wrong"), empty_value="–")
-    def said(self, gateway: GatewayState) -> str | None:
-        return gateway.sentence or None
+    @admin.display(description=_("what is wrong"))
+    def said(self, gateway: GatewayState) -> str:
+        return gateway.sentence or "–"

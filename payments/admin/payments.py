@@ -125,7 +125,7 @@ class PaymentAdmin(ActingAdmin, LookOnlyAdmin):
     change_form_template = "admin/acting_change_form.html"
     list_display = (
         "merchant_reference",
-        "gateway",
+        "gateway_shown",
         "status",
         "due_shown",
         "received",
@@ -141,7 +141,7 @@ class PaymentAdmin(ActingAdmin, LookOnlyAdmin):
     sortable_by: ClassVar = ()
     inlines: ClassVar = [PaymentEventInline]
     fields = (
-        "order", "gateway", "reference", "status", "due_shown", "authorized", "received", "captured",
+        "order", "gateway_shown", "reference", "status", "due_shown", "authorized", "received", "captured",
         "on_its_way_back", "refunded", "paid_back", "failed", "transfers", "voided", "authorized_until",
         "idempotency_key", "created_at",
     )  # fmt: skip
@@ -208,6 +208,10 @@ class PaymentAdmin(ActingAdmin, LookOnlyAdmin):
     @admin.display(description=_("order"))
     def order(self, payment: Payment) -> SafeString | str:
         return order_link(payment.merchant_reference)
+
+    @admin.display(description=_("gateway"))
+    def gateway_shown(self, payment: Payment) -> str:
+        return called(payment.gateway)
 
     @admin.display(description=_("paid back, never captured"))
     def paid_back(self, payment: Payment) -> Money:

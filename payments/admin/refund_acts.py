@@ -8,6 +8,7 @@ from uuid import uuid4
 
 from django import forms
 from django.conf import settings
+from django.utils.formats import date_format
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
@@ -246,7 +247,7 @@ class TryAgainForm(ActForm):
         choice.choices = [
             (
                 event.psp_reference,
-                f"{event.money.format()}, {event.recorded_at:%Y-%m-%d %H:%M} UTC: {event.detail}",
+                f"{event.money}, {date_format(event.recorded_at, 'SHORT_DATETIME_FORMAT')} UTC: {event.detail}",
             )
             for event in found
         ]

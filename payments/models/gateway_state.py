@@ -9,6 +9,7 @@ import pgtrigger
 from django.db import models
 from django.db.models.functions import Now
 from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
@@ -69,10 +70,10 @@ class GatewayState(models.Model):
         """What is wrong, since when, and when it is asked again; empty if calls go through."""
         now = timezone.now()
         if self.open_until is not None:
-            since = f"{self.failing_since or self.open_until:%Y-%m-%d %H:%M} UTC"
+            since = date_format(self.failing_since or self.open_until, "SHORT_DATETIME_FORMAT")
             told = gettext("%(provider)s has not answered since %(since)s: %(error)s") % {
                 "provider": self,
-                "since": since,
+                "since": f"{since} UTC",
                 "error": self.last_error,
             }
             return f"{told} {_asked_again(self.open_until if self.open_until > now else None)}"
@@ -108,7 +109,7 @@ class GatewayIncident(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.at:%Y-%m-%d %H:%M} UTC"
+        return f"{self.get_kind_display()} {date_format(self.at, 'SHORT_DATETIME_FORMAT')} UTC"
 
 
 def called(gateway: str) -> str:

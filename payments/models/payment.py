@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy as _
 
 from payments import ledger
 from payments.gateways.base import EventOutcome, EventType
+from payments.models.gateway_state import called
 from shop.kernel.models import AppendOnly
 from shop.kernel.money import Money
 
@@ -122,7 +123,7 @@ class Payment(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.gateway} {self.reference or self.merchant_reference}"
+        return f"{called(self.gateway)} {self.reference or self.merchant_reference}"
 
     @property
     def due(self) -> Money:
@@ -184,7 +185,7 @@ class PaymentEvent(models.Model):
         triggers: ClassVar = [AppendOnly(personal=["detail"])]
 
     def __str__(self) -> str:
-        return f"{self.type} {self.outcome} {self.money}"
+        return f"{self.get_type_display()} {self.get_outcome_display()} {self.money}"
 
     @property
     def money(self) -> Money:

@@ -9,6 +9,7 @@ from django.contrib.postgres.indexes import GinIndex, OpClass
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Upper
+from django.utils.formats import date_format
 from django.utils.translation import gettext_lazy as _
 
 from shop.kernel.models import AppendOnly
@@ -125,7 +126,7 @@ class BankTransaction(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.booking_date} {self.get_direction_display()} {self.money}"
+        return f"{date_format(self.booking_date, 'SHORT_DATE_FORMAT')} {self.get_direction_display()} {self.money}"
 
     @property
     def money(self) -> Money:
@@ -228,4 +229,4 @@ class Allocation(models.Model):
         triggers: ClassVar = [AppendOnly(personal=["reason"])]
 
     def __str__(self) -> str:
-        return f"{self.amount} {self.purpose}"
+        return f"{self.amount} {self.get_purpose_display()}"

@@ -6,9 +6,11 @@ from typing import ClassVar
 
 from django.db import models
 from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.translation import gettext_lazy as _
 
 from payments.gateways.base import GatewayEvent
+from payments.models.gateway_state import called
 from shop.kernel.models import AppendOnly
 
 
@@ -56,7 +58,7 @@ class WebhookDelivery(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.gateway} {self.event_id or self.pk}"
+        return f"{called(self.gateway)} {self.event_id or self.pk}"
 
     @property
     def news(self) -> list[GatewayEvent]:
@@ -87,4 +89,4 @@ class WebhookReprocessing(models.Model):
         triggers: ClassVar = [AppendOnly(personal=["result"])]
 
     def __str__(self) -> str:
-        return f"{self.at:%Y-%m-%d %H:%M} {self.actor}"
+        return f"{date_format(self.at, 'SHORT_DATETIME_FORMAT')} {self.actor}"

@@ -23,6 +23,7 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import Q
 from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 
 from payments.models.gateway_state import GatewayIncident, GatewayState, called
@@ -121,7 +122,7 @@ def ask_leave(gateway: str, patience_s: float, requests: int = 1) -> Leave:
     if not lets_in:
         names = {
             "provider": called(gateway),
-            "since": f"{failing_since:%Y-%m-%d %H:%M} UTC",
+            "since": f"{date_format(failing_since, 'SHORT_DATETIME_FORMAT')} UTC",
             "until": f"{open_until:%H:%M:%S} UTC",
         }
         if open_until > now:

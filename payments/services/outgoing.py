@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, time
 
 from django.db.models import QuerySet, Sum
+from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 
 from payments.gateways.base import EventOutcome, EventType
@@ -142,7 +143,8 @@ def _taken_back(booking: BankTransaction, actor: str, doubt: str) -> Parts:
         booking,
         f"of-{original.pk}",
         payments[0] if payments else None,
-        _("It had come on %(date)s and was %(where)s.") % {"date": original.booking_date, "where": was},
+        _("It had come on %(date)s and was %(where)s.")
+        % {"date": date_format(original.booking_date, "SHORT_DATE_FORMAT"), "where": was},
     )
     if all(place.purpose == Purpose.REVIEW for place, _amount in whereabouts):
         bookings.finish(item, "shop", _("The money was still in review; nothing else is to be done."))

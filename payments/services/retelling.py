@@ -14,6 +14,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 
 from payments.models import BankStatement, BankTransaction
@@ -37,14 +38,14 @@ class Twin:
     def question(self) -> str:
         other = self.of
         return _(
-            "%(money)s were booked on %(booking_date)s according to %(statement)s too "
-            "(%(file_name)s), in another format and other words: “%(text)s”. If this is the same "
+            "%(money)s were booked on %(date)s according to %(statement)s too "
+            "(%(file)s), in another format and other words: “%(text)s”. If this is the same "
             "booking, discard it here; if it is another one, assign it."
         ) % {
             "money": other.money,
-            "booking_date": other.booking_date,
+            "date": date_format(other.booking_date, "SHORT_DATE_FORMAT"),
             "statement": other.statement,
-            "file_name": other.statement.file_name,
+            "file": other.statement.file_name,
             "text": _text(other)[:140],
         }
 

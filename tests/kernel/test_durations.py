@@ -4,8 +4,9 @@ from datetime import timedelta
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.translation import override
 
-from shop.kernel.durations import parse_duration
+from shop.kernel.durations import in_words, parse_duration
 
 
 @pytest.mark.parametrize(
@@ -30,3 +31,19 @@ def test_durations_are_read_as_people_write_them(text: str, duration: timedelta)
 def test_what_is_not_a_duration_is_refused_with_a_sentence(text: str) -> None:
     with pytest.raises(ImproperlyConfigured, match="is not a duration"):
         parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("length", "english", "german"),
+    [
+        (timedelta(days=1), "1 d", "1 Tag"),
+        (timedelta(days=14, hours=2, minutes=5), "14 d 2 h 5 min", "14 Tage 2 h 5 min"),
+        (timedelta(seconds=2.5), "2.5 s", "2,5 s"),
+        (timedelta(seconds=61), "1 min 1 s", "1 min 1 s"),
+        (timedelta(0), "0 s", "0 s"),
+    ],
+)
+def test_durations_are_told_in_the_readers_language(length: timedelta, english: str, german: str) -> None:
+    assert in_words(length) == english
+    with override("de"):
+        assert in_words(length) == german

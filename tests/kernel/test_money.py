@@ -15,7 +15,7 @@ from shop.kernel.money import CurrencyMismatch, Money, decimals, is_currency
         (Money(5, "EUR"), "0.05", "€0.05", "0,05 €"),
         (Money(-5, "EUR"), "-0.05", "-€0.05", "-0,05 €"),
         (Money(1234, "JPY"), "1234", "¥1,234", "1.234 ¥"),
-        (Money(1234, "KWD"), "1.234", "KWD 1.234", "1,234 KWD"),
+        (Money(1234, "KWD"), "1.234", "KWD1.234", "1,234 KWD"),
     ],
 )
 def test_money_is_written_with_the_decimals_of_its_currency(

@@ -15,6 +15,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.translation import gettext
 from pytest_django.fixtures import Settings
 
 from orders.models import DeadLetter, Mention, Order, OrderEvent, Saga, SagaStep
@@ -386,6 +387,19 @@ def test_pages_that_ask_are_for_those_who_may_and_send_others_to_the_login(login
     client.force_login(User.objects.get())
     for name in ("health", "health_live", "health_notice", "charts", "first_steps"):
         assert client.get(reverse(f"admin:{name}")).status_code == 403
+
+
+def test_what_does_not_work_is_told_to_each_in_their_language(
+    login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away() -> list[probing.Health]:
+        return [probing.Health("Temporal", "down", gettext("Temporal answers at %s.") % "the moon")]
+
+    monkeypatch.setattr(probing, "engine", away)
+    viewer, notice = login("viewer"), reverse("admin:health_notice")
+    for language, sentence in (("de", "antwortet unter"), ("en", "answers at"), ("de", "antwortet unter")):
+        answer = viewer.get(notice, headers={"Accept-Language": language})
+        assert f"Temporal {sentence} the moon." in answer.content.decode()
 
 
 def test_a_part_that_fails_in_an_unforeseen_way_does_not_hide_the_others(

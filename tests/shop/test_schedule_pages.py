@@ -253,6 +253,22 @@ def test_schedule_that_differs_is_shown_and_brought_up_to_date(
 
 
 @pytest.mark.usefixtures("synced")
+def test_what_is_done_and_what_differs_is_told_in_the_readers_language(
+    login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ops = login("ops")
+    ops.headers["Accept-Language"] = "de"
+    fill_in(ops, "pause", "Bank geschlossen")
+    assert f"Zeitplan {HOURLY}: Er ist angehalten." in ops.get(PAGE).text
+    hourly = next(each for each in declared.ours() if each.id == HOURLY)
+    declare(monkeypatch, replace(hourly, every=timedelta(minutes=5)))
+    assert "Er wird geändert: Höchstdauer, Zeiten." in ops.get(act_page("sync")).text
+    fill_in(ops, "sync", "neuer Abstand")
+    assert "Er wurde geändert: Höchstdauer, Zeiten." in ops.get(PAGE).text
+    assert standing().note.endswith("ops: Bank geschlossen")
+
+
+@pytest.mark.usefixtures("synced")
 def test_ops_delete_a_schedule_after_being_told_what_follows(login: Login) -> None:
     ops = login("ops")
     form = ops.get(act_page("delete")).text

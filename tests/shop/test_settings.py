@@ -10,10 +10,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def check(**env: str) -> subprocess.CompletedProcess[str]:
+def check(code: str = "pass", **env: str) -> subprocess.CompletedProcess[str]:
     inherited = {k: v for k, v in os.environ.items() if k not in ("DEBUG", "SECRET_KEY", "PAYMENT_WINDOW")}
     return subprocess.run(
-        [sys.executable, "-c", "import django; django.setup()"],
+        [sys.executable, "-c", f"import django; django.setup(); {code}"],
         env=inherited | {"DJANGO_SETTINGS_MODULE": "shop.settings"} | env,
         cwd=ROOT,
         capture_output=True,

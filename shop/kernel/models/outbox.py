@@ -52,4 +52,4 @@ class OutboxMessage(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.name} → {self.workflow_id} ({self.state})"
+        return f"{self.name} → {self.workflow_id} ({self.get_state_display()})"
