@@ -186,8 +186,8 @@ def test_what_is_kept_for_all_readers_is_kept_by_language(german: Client) -> Non
 
 def test_a_file_has_headings_in_the_readers_language_and_numbers_for_programs(german: Client) -> None:
     factories.product(price=129900)
-    waiting(("TEA", 1))
-    content = b"".join(german.get("/admin/orders/order/export.csv?q=ORD")).decode("utf-8-sig")
+    order = waiting(("TEA", 1))
+    content = b"".join(german.get(f"/admin/orders/order/export.csv?q={order.number}")).decode("utf-8-sig")
     heading, row, *_rest = content.splitlines()
     with translation.override("de"):
         assert translation.gettext("customer") in heading

@@ -50,7 +50,7 @@ SAME = [
     r"\b(?:sandbox|bank_transfer|stripe)\b",  # what a gateway is called in the settings
     r"^(?:True|False)$",  # what Django's icons say
     r"\(erased\)",  # stands in the books where a name stood
-    r"^Temporal does not answer\.$",  # said by a fixture
+    r"^\s*does not answer\.$",  # Temporal, by a fixture
     # Django's, and that of others, which they do not translate themselves.
     r"pbkdf2_sha256|[\w+/]+\*{9,}|^Group-permission relationship.*",
     r"^Whether the user will be able to authenticate.*|^If disabled, the current password.*",
