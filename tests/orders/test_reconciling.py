@@ -322,9 +322,9 @@ def test_two_runs_at_once_keep_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_slow_run_does_not_make_unseen_what_a_later_one_has_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     finding = Finding("one", "It differs")
     later = timezone.now() + timedelta(seconds=10)
-    monkeypatch.setattr(running.timezone, "now", lambda: later)
+    monkeypatch.setattr(timezone, "now", lambda: later)
     running.see("stock", finding)
-    monkeypatch.setattr(running.timezone, "now", lambda: later - timedelta(seconds=5))
+    monkeypatch.setattr(timezone, "now", lambda: later - timedelta(seconds=5))
     running.see("stock", finding)
     assert Difference.objects.get().last_seen_at == later
 
