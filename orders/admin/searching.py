@@ -33,7 +33,10 @@ def finds(orders: QuerySet[Order], term: str, most: int | None) -> Iterator[Quer
     if amounts := amounts_meant(term):
         yield orders.filter(total__in=amounts)
     if _TRACKING.fullmatch(compact):
-        parcels = Shipment.objects.filter(_begins("tracking_number", compact, term))
+        # Its index has only those with a number, and PostgreSQL must be told that no other is wanted.
+        parcels = Shipment.objects.exclude(tracking_number="").filter(
+            _begins("tracking_number", *{compact, term})
+        )
         yield orders.filter(pk__in=parcels.values("saga__order"))
     yield orders.filter(pk__in=OrderLine.objects.filter(sku__in={term, term.upper()}).values("order"))
     if any(character.isalpha() for character in term):

@@ -465,6 +465,7 @@ def filled_in(client: Client, **changes: Any) -> dict[str, Any]:
         "form-2-quantity": "1",
         "customer_name": "Ada Lovelace",
         "customer_email": "ada@example.com",
+        "language": "en",
         "shipping_name": "Ada Lovelace",
         "shipping_street": "Analytical Row 1",
         "shipping_postal_code": "10115",

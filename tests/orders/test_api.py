@@ -259,6 +259,7 @@ def test_an_order_is_placed_and_its_saga_started(api: Api) -> None:
     assert body == {
         "number": order.number,
         "status": "placed",
+        "language": "en",
         "lines": [{"sku": "TEA", "name": "Product TEA", "quantity": 2, "unit_price": 1999, "tax_rate": 700}],
         "shipping_cost": 0,
         "discount": 0,

@@ -163,7 +163,7 @@ class FastListAdmin(_Admin):
         raise NotImplementedError
 
     def get_search_results(self, request: HttpRequest, queryset: Rows, search_term: str) -> tuple[Rows, bool]:
-        """A page shows the newest `MOST_FOUND` of each; a file has them all."""
+        """A page shows `MOST_FOUND`, the newest of what is likeliest meant; a file has them all."""
         if type(self).finds is FastListAdmin.finds:
             found, distinct = super().get_search_results(request, queryset, search_term)
             return found, distinct
@@ -178,7 +178,9 @@ class FastListAdmin(_Admin):
             first, *others = (part.order_by().values("pk") for part in parts)
             return queryset.filter(pk__in=first.union(*others) if others else first), False
         first, *others = (part.values("pk")[:MOST_FOUND] for part in parts)
-        keys = [row["pk"] for row in (first.union(*others, all=True) if others else first)]
+        # PostgreSQL asks one after the other, and stops when it has enough.
+        found = first.union(*others, all=True)[:MOST_FOUND] if others else first
+        keys = [row["pk"] for row in found]
         if len(keys) >= MOST_FOUND and request.method == "GET":
             words = _("Very many are found: the newest %d are listed. An export has them all.") % MOST_FOUND
             messages.info(request, words)
