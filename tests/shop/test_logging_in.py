@@ -176,7 +176,8 @@ def test_a_session_is_new_with_each_log_in_and_ends_with_the_log_out(settings: S
     browser.cookies[settings.SESSION_COOKIE_NAME] = stranger.session_key or ""
     cookie = knock(PASSWORD, browser=browser).cookies[settings.SESSION_COOKIE_NAME]
     assert cookie.value != stranger.session_key
-    assert (cookie["httponly"], cookie["samesite"], cookie["max-age"]) == (True, "Lax", 12 * 3600)
+    assert (cookie["httponly"], cookie["samesite"]) == (True, "Lax")
+    assert 12 * 3600 - 60 < int(cookie["max-age"]) <= 12 * 3600
     assert browser.get("/admin/").status_code == 200
     out = browser.post("/admin/logout/", secure=True)
     assert out["Clear-Site-Data"] == '"cache"'
