@@ -276,7 +276,7 @@ def test_a_declined_request_does_nothing_and_can_be_asked_for_anew(bank: PaperBa
     assert "It is declined" in send(login("ben"), asked, "decline", reason="Not on the statement.")
     assert not done()
     titles = [(entry.title, entry.actor) for entry in timeline(order) if entry.kind == "request"]
-    assert titles == [("A second person is asked", "anna"), ("Request declined", "ben")]
+    assert titles == [("A second person is asked", "anna"), ("Request: declined", "ben")]
     send(login("anna"), order, "confirm-payment", reason="Look again.")
     assert the_request() != asked
 
@@ -354,7 +354,7 @@ def test_the_books_and_the_timeline_name_both(bank: PaperBank, login: Login) -> 
     assert PaymentEvent.objects.get(type="receipt").actor == "anna and ben"
     assert OrderEvent.objects.get(kind="confirm").actor == "anna and ben"
     entries = [(entry.title, entry.actor) for entry in timeline(order) if entry.kind == "request"]
-    assert entries == [("A second person is asked", "anna"), ("Request approved", "ben")]
+    assert entries == [("A second person is asked", "anna"), ("Request: approved and done", "ben")]
 
 
 def test_order_review_item_letter_and_index_show_what_waits(bank: PaperBank, login: Login) -> None:
