@@ -17,8 +17,9 @@ export DATA_DIR
 run: .venv/run.stamp
 	@DEBUG="$${DEBUG:-true}" exec $(BIN)/python manage.py up
 
+# Each process of them has a PostgreSQL and a Temporal of its own.
 test: .venv/dev.stamp
-	@$(BIN)/python -m pytest --quiet
+	@$(BIN)/python -m pytest --quiet --numprocesses auto --maxprocesses 4 --dist worksteal
 
 # The gate before a release: the present code replays what orders of all kinds have recorded.
 replay: .venv/dev.stamp

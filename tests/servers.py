@@ -30,7 +30,7 @@ from shop.up.processes import last_lines, spawn
 # Each worker makes the hourly schedule on a server that all tests share: at the full hour it must not run into them.
 NEVER = "0 0 0 29 2 * 2096"
 
-_browser_skips = pytest.StashKey[list[str]]()
+_NO_BROWSER = "no Chromium found"
 _servers = contextlib.ExitStack()
 
 # --- PostgreSQL, and the environment in which Django reads its settings ----------------------------------
@@ -39,7 +39,6 @@ _servers = contextlib.ExitStack()
 @pytest.hookimpl(wrapper=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None, object, object]:
     # A wrapper runs before pytest-django's own hook of this name, which reads the settings.
-    early_config.stash[_browser_skips] = []
     os.environ.setdefault("DEBUG", "true")
     os.environ.setdefault("EMAIL_URL", "memorymail://")
     os.environ.setdefault("PAYMENT_CHECK_CRON", NEVER)
@@ -173,20 +172,21 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 
 
 @pytest.fixture
-def chromium_path(request: pytest.FixtureRequest) -> str:
+def chromium_path() -> str:
     """Where Chromium is: CHROMIUM names it, or it is on the PATH. Skips the test when there is none."""
     found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
     if found is None:
-        request.config.stash[_browser_skips].append(request.node.nodeid)
-        pytest.skip("no Chromium found")
+        pytest.skip(_NO_BROWSER)
     return found
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    skipped = config.stash[_browser_skips]
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = [
+        report for report in terminalreporter.stats.get("skipped", []) if _NO_BROWSER in str(report.longrepr)
+    ]
     if skipped:
         terminalreporter.write_line(
-            f"Browser tests were skipped ({len(skipped)}): no Chromium found. "
+            f"Browser tests were skipped ({len(skipped)}): {_NO_BROWSER}. "
             "Install the package chromium, or set CHROMIUM to its path.",
             yellow=True,
         )
