@@ -41,6 +41,8 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
     # A wrapper runs before pytest-django's own hook of this name, which reads the settings.
     os.environ.setdefault("DEBUG", "true")
     os.environ.setdefault("EMAIL_URL", "memorymail://")
+    # Nobody's: a test that names no server must not act on a shop that runs beside it.
+    os.environ["TEMPORAL_ADDRESS"] = f"{ports.HOST}:1"
     os.environ.setdefault("PAYMENT_CHECK_CRON", NEVER)
     os.environ.setdefault("RECONCILE_CRON", NEVER)
     if not os.environ.get("DATABASE_URL"):

@@ -233,6 +233,12 @@ class OrderAdmin(ActingAdmin, FastListAdmin):
         if not self.has_view_permission(request):
             raise PermissionDenied
         order = get_object_or_404(Order.objects.prefetch_related("lines"), pk=object_id)
+        if not order.may_be_packed:
+            sentence = gettext(
+                "Nothing is packed before it is paid, and nothing of an order that was rolled back."
+            )
+            self.message_user(request, sentence, level=messages.ERROR)
+            return HttpResponseRedirect(reverse("admin:orders_order_change", args=[order.pk]))
         with override(order.language):  # it goes to the customer
             slip = packing_slip(order, settings.SHOP_NAME)
         disposition = f'inline; filename="{order.number}.pdf"'

@@ -51,7 +51,11 @@ class EraseCustomer(Act):
         return subject.erased_at is None
 
     def why_not(self, subject: Order) -> str:
-        return "" if self.applies(subject) else gettext("Its customer is erased already.")
+        if not self.applies(subject):
+            return gettext("Its customer is erased already.")
+        if subject.status not in personal_data.OVER:
+            return gettext("Not before the order has come to its end.")
+        return ""
 
     def will(self, subject: Order) -> Any:
         found = personal_data.preview(subject.customer_email)

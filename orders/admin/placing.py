@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from typing import Any
 from uuid import uuid4
 
@@ -137,6 +138,8 @@ def place(form: PlaceOrderForm, lines: forms.BaseFormSet[LineForm], actor: str) 
     if not (form.is_valid() and lines.is_valid()):
         return None
     filled = [line for line in lines.forms if line.has_changed()]
+    if not _in_stock(filled):
+        return None
     draft = _draft(form.cleaned_data, filled)
     try:
         order, _new = place_order(
@@ -153,6 +156,23 @@ def place(form: PlaceOrderForm, lines: forms.BaseFormSet[LineForm], actor: str) 
         form.add_error(None, gettext("This form was sent before with other contents. Open a new one."))
         return None
     return order
+
+
+def _in_stock(lines: list[LineForm]) -> bool:
+    """Staff learn here what the saga would find out, and the customer by a mail that cancels the order."""
+    wanted = Counter[str]()
+    for line in lines:
+        wanted[line.cleaned_data["sku"]] += line.cleaned_data["quantity"]
+    short = {
+        product.sku: product.available
+        for product in Product.objects.filter(sku__in=wanted)
+        if product.available < wanted[product.sku]
+    }
+    for line in lines:
+        if line.cleaned_data["sku"] in short:
+            left = short[line.cleaned_data["sku"]]
+            line.add_error("quantity", gettext("Not in stock: {left} available.").format(left=left))
+    return not short
 
 
 def _draft(data: dict[str, Any], lines: list[LineForm]) -> OrderDraft:

@@ -148,6 +148,11 @@ class Order(models.Model):
         return Money(self.total, self.currency)
 
     @property
+    def may_be_packed(self) -> bool:
+        """Paid, and not on its way back."""
+        return self.status in {self.Status.PAID, self.Status.SHIPPED, self.Status.COMPLETED}
+
+    @property
     def in_bulk(self) -> bool:
         return self.way == self.Way.BULK
 

@@ -43,7 +43,7 @@ from shop.kernel.models import ActRequest, Erasure, OutboxMessage
 from shop.kernel.redaction import Redactor, erased, write_over
 
 _ADDRESS = ("name", "street", "postal_code", "city")
-_OVER = (Order.Status.COMPLETED, Order.Status.CANCELLED)
+OVER = (Order.Status.COMPLETED, Order.Status.CANCELLED)
 
 
 class ErasureRefused(Exception):
@@ -163,7 +163,7 @@ def _oldest_kept() -> date | None:
 def why_under_way(order: Order) -> str:
     saga = order.saga
     why = ""
-    if order.status not in _OVER or (saga is not None and not saga.is_final):
+    if order.status not in OVER or (saga is not None and not saga.is_final):
         why = gettext("It is {state}.").format(state=order.get_status_display())
     elif Mail.objects.filter(saga__order=order, state__in=[Mail.State.QUEUED, Mail.State.SENDING]).exists():
         why = gettext("A mail to its customer is on its way.")

@@ -427,7 +427,13 @@ def test_notes_are_the_only_thing_that_can_be_written_over(admin: Client) -> Non
 def test_the_packing_slip_is_a_pdf_without_prices(admin: Client) -> None:
     factories.product(name="Größe Łódź 你")
     order = factories.place()
-    answer = admin.get(reverse("admin:orders_order_slip", args=[order.pk]))
+    url = reverse("admin:orders_order_slip", args=[order.pk])
+    page = reverse("admin:orders_order_change", args=[order.pk])
+    assert url not in admin.get(page).content.decode()
+    assert "Nothing is packed before it is paid" in admin.get(url, follow=True).content.decode()
+    Order.objects.update(status="paid")
+    assert url in admin.get(page).content.decode()
+    answer = admin.get(url)
     assert answer.headers["Content-Type"] == "application/pdf"
     assert answer.content.startswith(b"%PDF")
 
@@ -497,6 +503,7 @@ def test_staff_take_an_order_once_however_often_they_click(admin: Client) -> Non
     [
         ({"form-0-sku": "NO-SUCH"}, "There is no product &#x27;NO-SUCH&#x27; for sale."),
         ({"form-0-quantity": "0"}, "greater than or equal to 1"),
+        ({"form-0-quantity": "11"}, "Not in stock: 10 available."),
         ({"form-0-sku": ""}, "This field is required"),
         ({"customer_email": "nobody"}, "Enter a valid email address."),
         ({"shipping_country": "X1"}, "is not an ISO 3166 code"),

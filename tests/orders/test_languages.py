@@ -135,6 +135,7 @@ def test_slip_that_staff_print_is_the_customers(
     admin: Client, monkeypatch: pytest.MonkeyPatch, settings: Settings
 ) -> None:
     order = by_bank("de", settings).order
+    Order.objects.update(status="paid")
     languages: list[str | None] = []
 
     def slip(_order: Order, _shop: str) -> bytes:
