@@ -4,6 +4,7 @@ reads its settings. With DATABASE_URL set, that server is used instead.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -22,6 +23,8 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
+from temporalio.client import Client
+from temporalio.service import RPCError
 from temporalio.testing import WorkflowEnvironment
 
 from shop.up import ports, postgres, temporal
@@ -99,6 +102,20 @@ def temporal_server() -> Iterator[str]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+@pytest.fixture
+def idle_temporal(temporal_server: str) -> str:
+    """The same, after what other tests left running has ended: a worker would work on it, for orders that are gone."""
+    asyncio.run(_end_all(temporal_server))
+    return temporal_server
+
+
+async def _end_all(address: str) -> None:
+    client = await Client.connect(address)
+    async for running in client.list_workflows("ExecutionStatus = 'Running'"):
+        with contextlib.suppress(RPCError):  # visibility lags: it may have ended
+            await client.get_workflow_handle(running.id, run_id=running.run_id).terminate("its test is over")
 
 
 @contextlib.asynccontextmanager

@@ -54,7 +54,7 @@ def provider(provider_process: SandboxProcess, settings: Settings) -> Iterator[S
 def worker(
     chromium_path: str,
     transactional_db: None,
-    temporal_server: str,
+    idle_temporal: str,
     provider: SandboxProcess,
     smtp: Mailbox,
     tmp_path: Path,
@@ -64,7 +64,7 @@ def worker(
     database = urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{connection.settings_dict['NAME']}")
     env = {
         "DATABASE_URL": urlunsplit(database),
-        "TEMPORAL_ADDRESS": temporal_server,
+        "TEMPORAL_ADDRESS": idle_temporal,
         "SANDBOX_URL": provider.url,
         "SANDBOX_API_KEY": provider.api_key,
         "EMAIL_URL": smtp.url,

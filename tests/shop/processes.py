@@ -52,7 +52,7 @@ class WorkerUnderTest:
 
 @pytest.fixture
 def start_worker(
-    temporal_server: str, provider: SandboxProcess, mailbox: Mailbox, tmp_path: Path
+    idle_temporal: str, provider: SandboxProcess, mailbox: Mailbox, tmp_path: Path
 ) -> Iterator[Callable[..., WorkerUnderTest]]:
     """Starts workers on the test's database, engine, provider and mail server; stops what is left of them."""
     started: list[WorkerUnderTest] = []
@@ -60,7 +60,7 @@ def start_worker(
     def start(**changes: str) -> WorkerUnderTest:
         env = {
             "DATABASE_URL": database_url(),
-            "TEMPORAL_ADDRESS": temporal_server,
+            "TEMPORAL_ADDRESS": idle_temporal,
             "SANDBOX_URL": provider.url,
             "SANDBOX_API_KEY": provider.api_key,
             "EMAIL_URL": mailbox.url,
