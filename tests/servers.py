@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from email.message import Message
 from email.parser import BytesParser
 from email.policy import default as modern_policy
@@ -107,7 +108,8 @@ def temporal_server() -> Iterator[str]:
 @pytest.fixture
 def idle_temporal(temporal_server: str) -> str:
     """The same, after what other tests left running has ended: a worker would work on it, for orders that are gone."""
-    asyncio.run(_end_all(temporal_server))
+    with ThreadPoolExecutor(1) as thread:  # in this one Playwright's loop may run
+        thread.submit(lambda: asyncio.run(_end_all(temporal_server))).result()
     return temporal_server
 
 
